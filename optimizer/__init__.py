@@ -1,0 +1,1 @@
+"""The SEARCH over deployments, its memory and its harvest."""

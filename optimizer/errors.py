@@ -1,0 +1,40 @@
+"""Errors of the search.
+
+::
+
+    OptimizerError
+    ├── StudyError      a study that cannot be opened, resumed or found
+    ├── StorageError    a study database that cannot be reached, is locked or full
+    ├── TrackingError   an MLflow server or store that refuses
+    ├── ExportError     a bundle that cannot be written
+    └── UsageError      options that contradict each other
+"""
+
+
+class OptimizerError(Exception):
+    """Base of everything that ``optimizer`` raises on purpose; ``hint`` says what to do next."""
+
+    def __init__(self, problem: str, *, hint: str = "") -> None:
+        self.problem = problem
+        self.hint = hint
+        super().__init__(problem)
+
+
+class StudyError(OptimizerError):
+    """A study that cannot be opened, resumed or found."""
+
+
+class StorageError(OptimizerError):
+    """A study database that cannot be reached, is locked or full."""
+
+
+class TrackingError(OptimizerError):
+    """An MLflow server or store that refuses."""
+
+
+class ExportError(OptimizerError):
+    """A bundle that cannot be written."""
+
+
+class UsageError(OptimizerError):
+    """Options that contradict each other."""

@@ -1,0 +1,51 @@
+"""The record of one finished trial: what the study, MLflow, the front and an export are made from.
+
+The study's database holds the outcome as one JSON attribute; the raw blocks lie beside it in the
+workspace as npz, because a database is no place for a million latencies.
+"""
+
+from dataclasses import dataclass, replace
+
+from pydantic import ConfigDict, TypeAdapter
+
+from trials.outcome import Completed, Outcome
+
+# arrays pass through unserialized; the only ones, raw blocks, are taken out first
+_OUTCOME: TypeAdapter[Outcome] = TypeAdapter(
+    Outcome, config=ConfigDict(arbitrary_types_allowed=True)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One finished trial.
+
+    Attributes:
+        uid: Unique over all studies: the study's id and the trial's number.
+        number: Optuna's trial number in its study.
+        study: Name of the study.
+        started_s: Begin, seconds since the epoch; likewise ``finished_s``.
+    """
+
+    uid: str
+    number: int
+    study: str
+    outcome: Outcome
+    started_s: float
+    finished_s: float
+
+
+def json_from_outcome(outcome: Outcome) -> str:
+    """Serialize an outcome without its raw blocks."""
+    if isinstance(outcome, Completed):
+        outcome = replace(outcome, blocks=())
+    return _OUTCOME.dump_json(outcome).decode()
+
+
+def outcome_from_json(text: str) -> Outcome:
+    """Read an outcome back; its blocks stay empty.
+
+    Raises:
+        pydantic.ValidationError: Not an outcome that this version can read.
+    """
+    return _OUTCOME.validate_json(text)

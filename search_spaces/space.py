@@ -1,0 +1,254 @@
+"""The deployment space as the rest of trifront sees it: frozen, validated, enumerable."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+
+from search_spaces.deployment import Deployment, Scalar, deployment_from_axes
+from search_spaces.metrics import METRICS, Direction, Metric
+from search_spaces.rules import Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxSource:
+    """A variant that is an ONNX file."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchSource:
+    """A variant that a factory makes and a safetensors file fills; exported when first used.
+
+    Attributes:
+        factory: ``package.module:function`` that takes no argument and returns a module.
+        weights: Safetensors file with the module's state.
+        input_shape: Shape of one sample, without the batch dimension.
+        input_dtype: NumPy name of the input's type.
+    """
+
+    name: str
+    factory: str
+    weights: Path
+    input_shape: tuple[int, ...]
+    input_dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeSource:
+    """A variant that only the fake backend knows: numbers instead of a model.
+
+    Attributes:
+        work_ms: Time of one sample alone at fp32, in milliseconds.
+        accuracy: True top-1 accuracy at fp32, in [0, 1].
+        size_mb: Memory of the weights, in megabytes.
+        fault: What goes wrong, if anything: ``oom``, ``crash``, ``hang``, ``garbage``.
+    """
+
+    name: str
+    work_ms: float
+    accuracy: float
+    size_mb: float
+    fault: str | None = None
+
+
+VariantSource = OnnxSource | TorchSource | FakeSource
+
+
+class TaskKind(StrEnum):
+    """What the outputs are scored as."""
+
+    CLASSIFICATION = "classification"
+    CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How stored samples become model inputs: ``(x * scale - mean) / std``, per channel.
+
+    Attributes:
+        dtype: NumPy name of the model's input type.
+        scale: Factor on the stored value.
+        mean: One per channel (axis 1 of the batch), or empty for none.
+        std: One per channel, or empty for none.
+        size: (height, width) that images of a folder are resized to, or None for npz files.
+        color: ``rgb`` or ``gray``, for image folders.
+    """
+
+    dtype: str = "float32"
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    size: tuple[int, int] | None = None
+    color: str = "rgb"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitFiles:
+    """Three files or folders, one per split; calibration may be absent where nothing calibrates."""
+
+    calibration: Path | None
+    search: Path
+    report: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitOfOne:
+    """One file or folder, cut by a seeded shuffle into three disjoint shares (each in (0, 1))."""
+
+    path: Path
+    calibration: float
+    search: float
+    report: float
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is scored, on which data.
+
+    Attributes:
+        metric: ``package.module:function(outputs, labels) -> scores`` for a custom task.
+        data: None only for the fake backend.
+    """
+
+    kind: TaskKind
+    metric: str | None
+    data: SplitFiles | SplitOfOne | None
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One dimension of the space: a name and its distinct values, numbers ascending."""
+
+    name: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """A metric to optimize."""
+
+    metric: Metric
+    direction: Direction
+
+    def better(self, left: float, right: float) -> bool:
+        """Tell whether ``left`` is strictly better than ``right``."""
+        return left < right if self.direction is Direction.MINIMIZE else left > right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """A bound that a deployment must meet: ``metric <= bound`` or ``metric >= bound``."""
+
+    metric: Metric
+    upper: bool
+    bound: float
+
+    def violation(self, value: float) -> float:
+        """Say by how much ``value`` misses the bound; <= 0 where it is met.
+
+        On a log scale the distance is in decades, so that constraints of different units weigh
+        alike; on a linear scale it is the difference.
+        """
+        distance = value - self.bound
+        if self.metric.scale.value == "log" and value > 0 and self.bound > 0:
+            distance = math.log10(value / self.bound)
+        return distance if self.upper else -distance
+
+    def __str__(self) -> str:
+        return f"{self.metric.name} {'<=' if self.upper else '>='} {self.bound:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuringPlan:
+    """How long and how well each deployment is measured.
+
+    Attributes:
+        target_p50: Relative half-width of the 95 % interval to reach, likewise the next two.
+        min_blocks: Blocks measured before the first look, >= 8.
+        block_s: Least length of one block, seconds.
+        block_requests: Least number of requests in one block.
+        warmup_s: Least warm-up after the cold call, seconds.
+        max_s: Most time spent measuring one deployment, seconds.
+        deadline_s: A trial that takes longer is killed, seconds.
+        max_memory_mb: A deployment that needs more is infeasible; None is the machine's limit.
+        seed: Seeds every random choice of the measurement.
+    """
+
+    target_p50: float = 0.01
+    target_p99: float = 0.05
+    target_throughput: float = 0.01
+    min_blocks: int = 8
+    block_s: float = 0.1
+    block_requests: int = 100
+    warmup_s: float = 0.2
+    max_s: float = 10.0
+    deadline_s: float = 300.0
+    max_memory_mb: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """All the deployments that a search may try, what is wanted of them, how they are measured.
+
+    Attributes:
+        source: Where the space was read, for messages; not part of its meaning.
+        axes: The four required axes first, then backend options sorted by name.
+    """
+
+    name: str
+    source: str
+    backend: str
+    task: Task
+    variants: tuple[VariantSource, ...]
+    axes: tuple[Axis, ...]
+    rules: tuple[Rule, ...]
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    plan: MeasuringPlan
+
+    def deployments(self) -> Iterator[Deployment]:
+        """Enumerate every deployment that the rules allow, in the axes' order."""
+        names = [axis.name for axis in self.axes]
+        for values in product(*(axis.values for axis in self.axes)):
+            point = dict(zip(names, values, strict=True))
+            if all(rule.allows(point) for rule in self.rules):
+                yield deployment_from_axes(point)
+
+    def variant(self, name: str) -> VariantSource:
+        """Return the variant called ``name``.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)
+
+    def axis(self, name: str) -> Axis:
+        """Return the axis called ``name``.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for axis in self.axes:
+            if axis.name == name:
+                return axis
+        raise KeyError(name)
+
+
+def metric_named(name: str) -> Metric:
+    """Look up a metric.
+
+    Raises:
+        KeyError: There is none of that name.
+    """
+    return METRICS[name]

@@ -1,0 +1,1 @@
+"""ONE deployment: prepare, build, drive, score. No Optuna, no MLflow."""

@@ -1,0 +1,204 @@
+"""The seam: what trifront asks of an inference engine, whatever it is.
+
+A backend turns an ONNX file into an engine and runs it. Two implementations ship: ``ort`` (ONNX
+Runtime on the CPU) and ``fake`` (computed, for demos and tests). Implementations do not inherit from
+the protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
+
+The life of an engine::
+
+    capabilities() → build(model, spec, plan) → load(plan, deployment, …) → Engine
+                     once per EngineSpec           once per trial
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from numpy.typing import NDArray
+
+from search_spaces.deployment import Deployment, Precision, Scalar
+from trials.measurement import Block
+
+Tensors: TypeAlias = Mapping[str, NDArray]  # type: ignore[type-arg]
+"""Arrays by tensor name, each of shape ``(batch, …)``."""
+
+Request: TypeAlias = Callable[[], None]
+"""Run one pre-bound request to its end."""
+
+
+class Scope(StrEnum):
+    """What an option changes: the built engine (and so its answers), or only how it is served."""
+
+    ENGINE = "engine"
+    SERVING = "serving"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A backend option that a space may use as an axis.
+
+    Attributes:
+        default: Value where the space names no such axis.
+        choices: The values that it takes; empty for any integer >= 1.
+        help: One line for people.
+    """
+
+    name: str
+    scope: Scope
+    default: Scalar
+    choices: tuple[Scalar, ...] = ()
+    help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend honours on this machine. What is not listed is refused, never ignored.
+
+    Attributes:
+        precisions: Precisions that it builds.
+        refusals: (precision, reason) for known ones that it does not.
+        options: Options that change something.
+        batch_in_engine: An engine serves one batch size only.
+        batch_bound: Precisions whose answers depend on which samples share a batch, so that the
+            batch size is part of the engine's identity.
+    """
+
+    precisions: tuple[Precision, ...]
+    refusals: tuple[tuple[Precision, str], ...] = ()
+    options: tuple[Option, ...] = ()
+    batch_in_engine: bool = False
+    batch_bound: tuple[Precision, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """Exactly what changes the built engine: equal spec, same engine, same accuracy.
+
+    Attributes:
+        backend: Name of the backend.
+        model_digest: SHA-256 of the converted ONNX content (variant, precision and calibration).
+        precision: Kept beside the digest because a backend may need to know it.
+        batch_size: None where the engine serves any batch size.
+        options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in.
+        environment: Library versions and device facts that change the engine, sorted by name.
+    """
+
+    backend: str
+    model_digest: str
+    precision: Precision
+    batch_size: int | None
+    options: tuple[tuple[str, Scalar], ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """Name, NumPy type name and shape of an input or output; None is a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Engine(Protocol):
+    """A loaded engine, owned by whoever called ``load``; closed exactly once.
+
+    Thread safety: ``infer`` and ``lane`` may be called from any thread, at the same time; each
+    lane belongs to the thread that entered it.
+    """
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs in the model's order."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs in the model's order."""
+        ...
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Run one batch and return fresh arrays; for scoring, not for timing.
+
+        Raises:
+            OutputError: An output has another shape or type than promised.
+            MemoryLimitError: The batch does not fit.
+            FaultError: The runtime broke.
+        """
+        ...
+
+    def lane(self, batches: Sequence[Tensors]) -> AbstractContextManager[Sequence[Request]]:
+        """Bind one request per batch for one worker thread.
+
+        Inputs are copied and output buffers allocated on entry, so that a request does nothing but
+        run. Enter it in the thread that will issue the requests; requests of one lane run one at a
+        time. Buffers are released on exit.
+
+        Raises:
+            MemoryLimitError: The buffers do not fit.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; later calls of other methods are undefined."""
+        ...
+
+
+@runtime_checkable
+class ComputesBlocks(Protocol):
+    """An engine whose time is computed, not spent (``fake``, replays); asked instead of the clock."""
+
+    def computed_block(self, *, start_s: float, window_s: float, requests: int) -> Block:
+        """Return the block that a closed loop would have recorded.
+
+        Args:
+            start_s: When the block begins on the virtual clock.
+            window_s: Least length of the block, seconds.
+            requests: Least number of requests.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """A kind of inference engine. Cheap to make: no device or library is touched before a call."""
+
+    @property
+    def name(self) -> str:
+        """Name in space files."""
+        ...
+
+    def capabilities(self) -> Capabilities:
+        """Say what is honoured here; pure and repeatable within a process.
+
+        Raises:
+            UnsupportedError: The backend cannot work on this machine; the message says what to do.
+        """
+        ...
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """Return versions and device facts that change the built engine, sorted by name."""
+        ...
+
+    def build(self, model: Path, spec: EngineSpec, plan: Path) -> None:
+        """Build the engine for ``spec`` from an ONNX file and write it to ``plan``.
+
+        The caller gives a path in a folder of its own and keeps the file; nothing else is written.
+
+        Raises:
+            UnsupportedError: An operator, opset, shape or precision that is not supported.
+            MemoryLimitError: It does not fit.
+            FaultError: The builder broke.
+        """
+        ...
+
+    def load(self, plan: Path, deployment: Deployment) -> Engine:
+        """Load a built engine, set up as the deployment's serving options say.
+
+        Raises:
+            MemoryLimitError: It does not fit.
+            FaultError: The runtime broke or the file is not one of its engines.
+        """
+        ...

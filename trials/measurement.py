@@ -1,0 +1,153 @@
+"""What a trial finds out: numbers with intervals, and the raw samples behind them."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Seconds: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value with its 95 % interval.
+
+    Attributes:
+        low: Lower limit; None where the data cannot give one.
+        high: Upper limit; None where the data cannot give one ("unbounded").
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def scaled(self, factor: float) -> "Estimate":
+        """Change the unit by a positive ``factor``."""
+        return Estimate(
+            value=self.value * factor,
+            low=None if self.low is None else self.low * factor,
+            high=None if self.high is None else self.high * factor,
+        )
+
+
+def exact(value: float) -> Estimate:
+    """Make an estimate of something that is counted, not sampled."""
+    return Estimate(value=value, low=value, high=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One stretch of load, the atom of all statistics.
+
+    Attributes:
+        start_s: Begin of the block on the load generator's clock, seconds.
+        window_s: Wall-clock length of the block, > 0.
+        latencies_s: Shape ``(requests,)``; one per completed request, in order of completion.
+        batch_size: Samples per request.
+    """
+
+    start_s: float
+    window_s: float
+    latencies_s: Seconds
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Latency per request (seconds) and throughput (samples/s) under a closed loop."""
+
+    latency_mean_s: Estimate
+    latency_p50_s: Estimate
+    latency_p90_s: Estimate
+    latency_p99_s: Estimate
+    latency_p999_s: Estimate
+    throughput_sps: Estimate
+    requests: int
+    blocks: int
+    target_met: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """Confidence against accuracy for one equal-mass bin of samples."""
+
+    confidence: float
+    accuracy: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """How far stated confidences can be believed.
+
+    Attributes:
+        brier: Mean squared distance of the class probabilities from the truth, in [0, 2].
+        log_loss: Mean negative log probability of the true class, nats.
+        ece: Expected calibration error over equal-mass bins, in [0, 1].
+        ece_null: The ECE that a perfectly calibrated model would show on as many samples.
+    """
+
+    brier: Estimate
+    log_loss: Estimate
+    ece: float
+    ece_null: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortScore:
+    """The main score on one cohort."""
+
+    cohort: str
+    samples: int
+    score: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How right an engine's answers are, on one split.
+
+    Attributes:
+        split: ``search`` or ``report``.
+        split_digest: Digest of the samples and labels that were scored.
+        scores: (metric name, estimate): ``accuracy``, ``accuracy_top5``, ``macro_f1``, ``score``.
+    """
+
+    split: str
+    split_digest: str
+    samples: int
+    scores: tuple[tuple[str, Estimate], ...]
+    cohorts: tuple[CohortScore, ...] = ()
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Seconds that a trial spent; 0.0 for a step that the store saved."""
+
+    convert_s: float
+    build_s: float
+    score_s: float
+    load_s: float
+    cold_call_s: float
+    measure_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """Which engine was measured.
+
+    Attributes:
+        variant_digest: SHA-256 of the variant's ONNX content.
+        model_digest: SHA-256 of the converted ONNX file.
+        engine_digest: SHA-256 of the built engine.
+        engine_key: Key of the engine in the store.
+        size_bytes: Size of the built engine.
+    """
+
+    variant_digest: str
+    model_digest: str
+    engine_digest: str
+    engine_key: str
+    size_bytes: int
