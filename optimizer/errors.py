@@ -4,9 +4,11 @@
 
     OptimizerError
     ├── StudyError      a study that cannot be opened, resumed or found
+    ├── WorkspaceError  a workspace folder that cannot be written
     ├── StorageError    a study database that cannot be reached, is locked or full
     ├── TrackingError   an MLflow server or store that refuses
     ├── ExportError     a bundle that cannot be written
+    ├── SpaceExhaustedError  every allowed deployment has been tried
     └── UsageError      options that contradict each other
 """
 
@@ -24,6 +26,10 @@ class StudyError(OptimizerError):
     """A study that cannot be opened, resumed or found."""
 
 
+class WorkspaceError(OptimizerError):
+    """A workspace folder that cannot be written."""
+
+
 class StorageError(OptimizerError):
     """A study database that cannot be reached, is locked or full."""
 
@@ -34,6 +40,10 @@ class TrackingError(OptimizerError):
 
 class ExportError(OptimizerError):
     """A bundle that cannot be written."""
+
+
+class SpaceExhaustedError(OptimizerError):
+    """Every allowed deployment has been tried."""
 
 
 class UsageError(OptimizerError):

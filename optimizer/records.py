@@ -1,19 +1,23 @@
 """The record of one finished trial: what the study, MLflow, the front and an export are made from.
 
 The study's database holds the outcome as one JSON attribute; the raw blocks lie beside it in the
-workspace as npz, because a database is no place for a million latencies.
+workspace as Parquet, because a database is no place for a million latencies.
 """
 
 from dataclasses import dataclass, replace
 
 from pydantic import ConfigDict, TypeAdapter
 
+from search_spaces.space import SearchSpace
+from trials.measurement import Quality
 from trials.outcome import Completed, Outcome
 
 # arrays pass through unserialized; the only ones, raw blocks, are taken out first
 _OUTCOME: TypeAdapter[Outcome] = TypeAdapter(
     Outcome, config=ConfigDict(arbitrary_types_allowed=True)
 )
+_QUALITY: TypeAdapter[Quality] = TypeAdapter(Quality)
+_SPACE: TypeAdapter[SearchSpace] = TypeAdapter(SearchSpace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +53,31 @@ def outcome_from_json(text: str) -> Outcome:
         pydantic.ValidationError: Not an outcome that this version can read.
     """
     return _OUTCOME.validate_json(text)
+
+
+def json_from_quality(quality: Quality) -> str:
+    """Serialize a quality."""
+    return _QUALITY.dump_json(quality).decode()
+
+
+def quality_from_json(text: str) -> Quality:
+    """Read a quality back.
+
+    Raises:
+        pydantic.ValidationError: Not a quality that this version can read.
+    """
+    return _QUALITY.validate_json(text)
+
+
+def json_from_space(space: SearchSpace) -> str:
+    """Serialize a space as it was understood, paths included."""
+    return _SPACE.dump_json(space).decode()
+
+
+def space_from_json(text: str) -> SearchSpace:
+    """Read a space back.
+
+    Raises:
+        pydantic.ValidationError: Not a space that this version can read.
+    """
+    return _SPACE.validate_json(text)

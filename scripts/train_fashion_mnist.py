@@ -35,6 +35,8 @@ SPLIT_SIZES = {"calibration": 500, "search": 3_000, "report": 5_000}
 BATCH_SIZE = 256
 PEAK_LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.02
+FLIPPED = 0.5  # share of images mirrored; clothes have no handedness
+ERASED = 0.4  # share of images with a patch erased
 
 
 class Residual(nn.Module):
@@ -163,7 +165,7 @@ def write_splits(source: Path, out: Path) -> None:
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flip, shift by up to 2 pixels and erase a patch; ``(batch, 1, 28, 28)`` in and out."""
     count = len(images)
-    flipped = torch.rand(count, generator=generator) < 0.5
+    flipped = torch.rand(count, generator=generator) < FLIPPED
     images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
     padded = F.pad(images, (2, 2, 2, 2))
     shift = torch.randint(0, 5, (count, 2), generator=generator)
@@ -175,11 +177,11 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     corner = (torch.rand(count, 2, generator=generator) * (PIXELS - size)).long()
     inside = (span >= corner[..., None]) & (span < (corner + size)[..., None])
     erased = inside[:, 0, :, None] & inside[:, 1, None, :]
-    erased &= (torch.rand(count, generator=generator) < 0.4)[:, None, None]
+    erased &= (torch.rand(count, generator=generator) < ERASED)[:, None, None]
     return shifted.masked_fill(erased, 0.0)[:, None]
 
 
-def train(body: nn.Module, images: Tensor, labels: Tensor, steps: int, seed: int) -> nn.Module:
+def train(body: nn.Module, images: Tensor, labels: Tensor, *, steps: int, seed: int) -> nn.Module:
     """Train with AdamW under a one-cycle schedule; return the classifier in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     model = Classifier(body).to(memory_format=torch.channels_last).train()
@@ -204,7 +206,7 @@ def train(body: nn.Module, images: Tensor, labels: Tensor, steps: int, seed: int
 
 def export(model: nn.Module, path: Path) -> None:
     """Write ONNX (opset 18, BatchNorm folded, dynamic batch) without producer-machine details."""
-    import onnx  # noqa: PLC0415 - only the export needs it
+    import onnx
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -263,7 +265,9 @@ def main() -> None:
         torch.manual_seed(arguments.seed)
         started = time.perf_counter()
         steps = arguments.steps or steps
-        model = train(architecture(), images[:, None], labels.long(), steps, arguments.seed)
+        model = train(
+            architecture(), images[:, None], labels.long(), steps=steps, seed=arguments.seed
+        )
         export(model, arguments.out / f"{name}.onnx")
         row = {
             "variant": name,

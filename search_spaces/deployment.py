@@ -66,7 +66,7 @@ def deployment_from_axes(values: dict[str, Scalar]) -> Deployment:
     options = sorted(item for item in values.items() if item[0] not in REQUIRED_AXES)
     return Deployment(
         variant=str(values["variant"]),
-        precision=Precision(values["precision"]),
+        precision=Precision(str(values["precision"])),
         batch_size=int(values["batch_size"]),
         concurrency=int(values["concurrency"]),
         options=tuple(options),

@@ -31,7 +31,8 @@ class Metric:
         label: What plots and tables call it, with its unit.
         direction: Which way is better.
         scale: Ratio or difference scale.
-        worst: What a deployment that cannot run is said to reach, in the metric's unit.
+        worst: What a sampler is told of a deployment that cannot run, as long as nothing was
+            measured; in the metric's unit and never shown to people.
     """
 
     name: str
@@ -62,28 +63,28 @@ def _loss(name: str, label: str, worst: float) -> Metric:
 METRICS = {
     metric.name: metric
     for metric in (
-        _cost("latency_mean_ms", "mean latency [ms]", 1e6),
-        _cost("latency_p50_ms", "p50 latency [ms]", 1e6),
-        _cost("latency_p90_ms", "p90 latency [ms]", 1e6),
-        _cost("latency_p99_ms", "p99 latency [ms]", 1e6),
-        _cost("latency_p999_ms", "p99.9 latency [ms]", 1e6),
+        _cost("latency_mean_ms", "mean latency [ms]", 1e4),
+        _cost("latency_p50_ms", "p50 latency [ms]", 1e4),
+        _cost("latency_p90_ms", "p90 latency [ms]", 1e4),
+        _cost("latency_p99_ms", "p99 latency [ms]", 1e4),
+        _cost("latency_p999_ms", "p99.9 latency [ms]", 1e4),
         Metric(
             name="throughput_sps",
             label="throughput [samples/s]",
             direction=Direction.MAXIMIZE,
             scale=Scale.LOG,
-            worst=1e-3,
+            worst=1.0,
         ),
         _score("accuracy", "top-1 accuracy"),
         _score("accuracy_top5", "top-5 accuracy"),
         _score("macro_f1", "macro F1"),
         _score("score", "mean score of the user's metric"),
         _loss("brier", "Brier score", 2.0),
-        _loss("log_loss", "log loss [nats]", 100.0),
+        _loss("log_loss", "log loss [nats]", 10.0),
         _loss("ece", "expected calibration error", 1.0),
-        _cost("peak_memory_mb", "peak memory [MB]", 1e9),
-        _cost("engine_size_mb", "engine size [MB]", 1e9),
-        _cost("load_ms", "engine load time [ms]", 1e7),
-        _cost("cold_call_ms", "first call [ms]", 1e7),
+        _cost("peak_memory_mb", "peak memory [MB]", 1e6),
+        _cost("engine_size_mb", "engine size [MB]", 1e6),
+        _cost("load_ms", "engine load time [ms]", 1e6),
+        _cost("cold_call_ms", "first call [ms]", 1e6),
     )
 }

@@ -89,7 +89,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitFiles:
-    """Three files or folders, one per split; calibration may be absent where nothing calibrates."""
+    """Three files or folders, one per split; calibration only where something calibrates."""
 
     calibration: Path | None
     search: Path
@@ -162,7 +162,7 @@ class Constraint:
         return distance if self.upper else -distance
 
     def __str__(self) -> str:
-        return f"{self.metric.name} {'<=' if self.upper else '>='} {self.bound:g}"
+        return f"{self.metric.name} {'<=' if self.upper else '>='} {self.bound:.12g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

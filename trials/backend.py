@@ -1,8 +1,8 @@
 """The seam: what trifront asks of an inference engine, whatever it is.
 
 A backend turns an ONNX file into an engine and runs it. Two implementations ship: ``ort`` (ONNX
-Runtime on the CPU) and ``fake`` (computed, for demos and tests). Implementations do not inherit from
-the protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
+Runtime on the CPU) and ``fake`` (computed, for demos and tests). Implementations do not inherit
+from the protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
 
 The life of an engine::
 
@@ -125,6 +125,7 @@ class Engine(Protocol):
 
         Raises:
             OutputError: An output has another shape or type than promised.
+            UnsupportedError: The engine does not take inputs of this shape.
             MemoryLimitError: The batch does not fit.
             FaultError: The runtime broke.
         """
@@ -137,7 +138,10 @@ class Engine(Protocol):
         run. Enter it in the thread that will issue the requests; requests of one lane run one at a
         time. Buffers are released on exit.
 
+        A request raises what ``infer`` raises, except that it does not look at its outputs.
+
         Raises:
+            UnsupportedError: The engine does not take inputs of this shape.
             MemoryLimitError: The buffers do not fit.
         """
         ...
@@ -149,7 +153,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ComputesBlocks(Protocol):
-    """An engine whose time is computed, not spent (``fake``, replays); asked instead of the clock."""
+    """An engine whose time is computed, not spent (``fake``, replays); asked for blocks."""
 
     def computed_block(self, *, start_s: float, window_s: float, requests: int) -> Block:
         """Return the block that a closed loop would have recorded.

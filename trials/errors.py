@@ -9,10 +9,13 @@
     │   └── OutputError       it runs, but its outputs are not usable (NaN, wrong shape)
     ├── FaultError            a fact about tonight: a crash, a hang, a dead worker; may be retried
     │   ├── WorkerDiedError
+    │   │   └── AbandonedError
     │   └── DeadlineError
     ├── ModelError            a model file that cannot be used; the search does not start
     ├── DataError             data that cannot be used; the search does not start
     └── StoreError            the engine store cannot be read or written
+
+    WorkerBugError            not one of them: a bug in the worker process, passed on
 """
 
 
@@ -44,6 +47,10 @@ class WorkerDiedError(FaultError):
     """The process that ran the trial died."""
 
 
+class AbandonedError(WorkerDiedError):
+    """The process was killed before it was done, because its owner asked for it."""
+
+
 class DeadlineError(FaultError):
     """The trial outlived its deadline and was killed."""
 
@@ -58,3 +65,19 @@ class DataError(TrialError):
 
 class StoreError(TrialError):
     """The engine store cannot be read or written."""
+
+
+class WorkerBugError(Exception):
+    """A bug in the worker process, raised where its owner waits.
+
+    Not a TrialError, for it is raised on nobody's purpose: whoever catches those must not catch
+    this, just as they would not catch the KeyError or the like that it stands for.
+
+    Attributes:
+        traceback: The worker's own, which is also shown under ours.
+    """
+
+    def __init__(self, summary: str, traceback: str = "") -> None:
+        super().__init__(summary)
+        self.traceback = traceback
+        self.add_note(f"in the worker process:\n{traceback}")

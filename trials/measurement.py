@@ -42,7 +42,7 @@ class Block:
 
     Attributes:
         start_s: Begin of the block on the load generator's clock, seconds.
-        window_s: Wall-clock length of the block, > 0.
+        window_s: Mean over the workers of the time from their begin to their own last end, > 0.
         latencies_s: Shape ``(requests,)``; one per completed request, in order of completion.
         batch_size: Samples per request.
     """

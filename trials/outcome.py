@@ -1,10 +1,11 @@
 """What came of one trial: exactly one of Completed, Infeasible, Failed.
 
-*Infeasible* is a fact about the deployment (it does not fit, it is not supported) and is told to the
-sampler as a constraint. *Failed* is a fact about tonight (a crash, a hang) and may be retried. There
-are no sentinel scores.
+*Infeasible* is a fact about the deployment (it does not fit, it is not supported) and is told to
+the sampler as a constraint. *Failed* is a fact about tonight (a crash, a hang) and may be retried.
+There are no sentinel scores.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -42,28 +43,49 @@ class Completed:
     blocks: tuple[Block, ...] = ()
     state: Literal["completed"] = "completed"
 
+    def metric(self, name: str) -> Estimate:
+        """Return one metric by the name and in the unit that space files use.
+
+        Raises:
+            KeyError: It was not measured.
+        """
+        if name in _LATENCIES:
+            latency: Estimate = getattr(self.speed, _LATENCIES[name])
+            return latency.scaled(_MS_PER_S)
+        if name in _COUNTED:
+            return exact(_COUNTED[name](self))
+        if name == "throughput_sps":
+            return self.speed.throughput_sps
+        return dict(self._quality_metrics())[name]
+
     def metrics(self) -> dict[str, Estimate]:
-        """Return every metric by the name and in the unit that space files use."""
-        speed = self.speed
-        found = {
-            "latency_mean_ms": speed.latency_mean_s.scaled(_MS_PER_S),
-            "latency_p50_ms": speed.latency_p50_s.scaled(_MS_PER_S),
-            "latency_p90_ms": speed.latency_p90_s.scaled(_MS_PER_S),
-            "latency_p99_ms": speed.latency_p99_s.scaled(_MS_PER_S),
-            "latency_p999_ms": speed.latency_p999_s.scaled(_MS_PER_S),
-            "throughput_sps": speed.throughput_sps,
-            "peak_memory_mb": exact(self.peak_memory_bytes / _BYTES_PER_MB),
-            "engine_size_mb": exact(self.engine.size_bytes / _BYTES_PER_MB),
-            "load_ms": exact(self.costs.load_s * _MS_PER_S),
-            "cold_call_ms": exact(self.costs.cold_call_s * _MS_PER_S),
-        }
-        if self.quality is not None:
-            found.update(self.quality.scores)
-            if self.quality.calibration is not None:
-                found["brier"] = self.quality.calibration.brier
-                found["log_loss"] = self.quality.calibration.log_loss
-                found["ece"] = exact(self.quality.calibration.ece)
-        return found
+        """Return every metric that was measured."""
+        names = (*_LATENCIES, "throughput_sps", *_COUNTED)
+        return {name: self.metric(name) for name in names} | dict(self._quality_metrics())
+
+    def _quality_metrics(self) -> Iterator[tuple[str, Estimate]]:
+        if self.quality is None:
+            return
+        yield from self.quality.scores
+        if self.quality.calibration is not None:
+            yield "brier", self.quality.calibration.brier
+            yield "log_loss", self.quality.calibration.log_loss
+            yield "ece", exact(self.quality.calibration.ece)
+
+
+_LATENCIES = {
+    "latency_mean_ms": "latency_mean_s",
+    "latency_p50_ms": "latency_p50_s",
+    "latency_p90_ms": "latency_p90_s",
+    "latency_p99_ms": "latency_p99_s",
+    "latency_p999_ms": "latency_p999_s",
+}
+_COUNTED: dict[str, Callable[[Completed], float]] = {
+    "peak_memory_mb": lambda outcome: outcome.peak_memory_bytes / _BYTES_PER_MB,
+    "engine_size_mb": lambda outcome: outcome.engine.size_bytes / _BYTES_PER_MB,
+    "load_ms": lambda outcome: outcome.costs.load_s * _MS_PER_S,
+    "cold_call_ms": lambda outcome: outcome.costs.cold_call_s * _MS_PER_S,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,104 @@
+"""Write a first space file for a user's own model and data, after looking into both."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from optimizer.errors import UsageError
+from optimizer.workspace import write_atomically
+from search_spaces.draft import DraftFacts, DraftInput, draft_yaml
+from search_spaces.files import space_from_yaml
+from search_spaces.space import Preprocessing, SplitOfOne, Task, TaskKind
+from trials.data import Split, dataset_from_task
+from trials.errors import ModelError
+from trials.free_batch import free_batch
+from trials.onnx_model import ModelFacts, read_facts
+
+_SEARCHED = 0.45  # only to look into the data; the draft chooses its own shares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A space file that was written, and what the user should know about it."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
+    """Look into a model and its data and write a commented space file.
+
+    A model with a fixed batch dimension is copied with a free one where that is safe; where it is
+    not, the draft searches the one batch size that the model takes.
+
+    Raises:
+        ModelError: The model cannot be used.
+        DataError: The data cannot be used.
+        UsageError: The space file exists already.
+        WorkspaceError: It cannot be written.
+    """
+    path = model.with_suffix(".yaml") if to is None else to
+    if path.exists():
+        raise UsageError(f"{path} exists", hint="name another file with --to, or remove it")
+    facts = read_facts(model)
+    split = _look_into(data)
+    notes: list[str] = []
+    if facts.batch_size is not None:
+        model, note = _freed(model, facts.batch_size)
+        notes.append(note)
+        facts = read_facts(model)
+    text = draft_yaml(_facts(model, facts, data=data, split=split, folder=path.parent))
+    write_atomically(path, text.encode())
+    space_from_yaml(path)  # a draft that cannot be read would be our bug, and the user's riddle
+    return Draft(path=path, notes=tuple(notes))
+
+
+def _look_into(data: Path) -> Split:
+    """Read the data as a search would, labels of any kind allowed."""
+    rest = (1 - _SEARCHED) / 2
+    whole = SplitOfOne(path=data, calibration=rest, search=_SEARCHED, report=rest)
+    task = Task(kind=TaskKind.CUSTOM, metric=None, data=whole, preprocessing=Preprocessing())
+    return dataset_from_task(task, source=str(data)).search
+
+
+def _freed(model: Path, batch_size: int) -> tuple[Path, str]:
+    """Return the model to draft for, and what happened to its batch dimension."""
+    copy = model.with_name(f"{model.stem}.free-batch.onnx")
+    if copy.exists():
+        raise UsageError(f"{copy} exists", hint="remove it, or run init on it")
+    try:
+        free_batch(model, copy)
+    except ModelError as error:
+        return model, f"{error}; the draft searches batch_size {batch_size} alone"
+    return copy, (
+        f"{model} has a fixed batch of {batch_size}; {copy} is a copy with a free one, "
+        "checked to give the same answers"
+    )
+
+
+def _facts(
+    model: Path, facts: ModelFacts, *, data: Path, split: Split, folder: Path
+) -> DraftFacts:
+    labels = split.labels
+    is_classes = np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1
+    return DraftFacts(
+        name=model.stem,
+        model=_from(folder, model),
+        inputs=tuple(
+            DraftInput(name=one.name, dtype=one.dtype, shape=one.shape) for one in facts.inputs
+        ),
+        opset=facts.opset,
+        fixed_batch=facts.batch_size,
+        data=_from(folder, data),
+        data_dtype=str(split.arrays[0][1].dtype),
+        samples=round(len(split) / _SEARCHED),
+        classes=int(labels.max()) + 1 if is_classes else None,
+        cores=os.cpu_count() or 1,
+    )
+
+
+def _from(folder: Path, path: Path) -> str:
+    """Name a path as seen from the space file's folder."""
+    return os.path.relpath(path, folder)

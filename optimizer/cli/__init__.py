@@ -1,0 +1,84 @@
+"""The command line: ``trifront``. Results go to stdout, everything else to stderr.
+
+Exit codes: 0 done, 1 an expected error (one line and a hint), 2 wrong usage, 3 nothing feasible.
+Heavy libraries are imported inside the commands that need them, so that ``--help`` is instant.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from optimizer.cli import authoring, harvest, searching, storekeeping
+
+app = typer.Typer(
+    name="trifront",
+    help="Of all the ways to deploy this model, which one?\n\n"
+    "Search a deployment space, measure real engines, find the Pareto front, export the choice.",
+    epilog="Start with: trifront search fake, or trifront init model.onnx --data data.npz",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(searching.search)
+app.command()(harvest.front)
+app.command()(harvest.show)
+app.command()(harvest.export)
+app.command()(harvest.dashboard)
+app.command()(harvest.studies)
+app.command()(authoring.init)
+app.command()(authoring.check)
+app.command()(authoring.schema)
+app.add_typer(storekeeping.app, name="store")
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("trifront"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            callback=lambda value: _version(wanted=value),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line; expected errors become one line and a hint."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # the one broad catch: what is not expected is raised again
+        if not _explain(error):
+            raise
+        sys.exit(1)
+
+
+def _explain(error: Exception) -> bool:
+    """Print an expected error; tell whether it was one."""
+    from optimizer.errors import OptimizerError
+    from search_spaces.errors import SpaceError
+    from trials.errors import TrialError
+
+    if not isinstance(error, OptimizerError | SpaceError | TrialError):
+        return False
+    typer.echo(f"trifront: {error}", err=True)
+    hint = getattr(error, "hint", "")
+    if hint:
+        typer.echo(f"  {hint}", err=True)
+    return True

@@ -1,0 +1,78 @@
+"""``trifront init``, ``check`` and ``schema``: write and check space files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optimizer.cli.options import SpaceArgument
+
+
+def init(
+    model: Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)],
+    *,
+    data: Annotated[Path, typer.Option(help="An .npz file with `inputs` and `labels`.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The space file to write.", show_default="MODEL's name .yaml"),
+    ] = None,
+) -> None:
+    """Look into a model and its data, and write a commented space file to search.
+
+    A model with a fixed batch dimension gets a copy with a free one where that is safe.
+
+    Example:
+
+      trifront init model.onnx --data data.npz && trifront search model.yaml
+    """
+    from optimizer.authoring import draft_space
+
+    written = draft_space(model, data=data, to=to)
+    for note in written.notes:
+        typer.echo(note, err=True)
+    typer.echo(written.path)
+    typer.echo(f"next: trifront search {written.path}", err=True)
+
+
+def check(space: SpaceArgument) -> None:
+    """Check a space file, and say what a search of it would try.
+
+    Examples:
+
+      trifront check fashion-mnist
+
+      trifront check model.yaml
+    """
+    from optimizer.encoding import Encoding
+    from optimizer.samplers import count_allowed
+    from search_spaces.catalog import space_path
+    from search_spaces.files import space_from_yaml
+    from trials.backends.catalog import backend_named
+    from trials.capabilities import refuse_ignored
+
+    found = space_from_yaml(space_path(space))
+    for axis in found.axes:
+        typer.echo(f"{axis.name}: {', '.join(map(str, axis.values))}")
+    for rule in found.rules:
+        typer.echo(f"rule: {rule.text}")
+    for constraint in found.constraints:
+        typer.echo(f"constraint: {constraint}")
+    wanted = (f"{one.direction.value} {one.metric.name}" for one in found.objectives)
+    typer.echo(f"objectives: {', '.join(wanted)}")
+    allowed = count_allowed(Encoding(found))
+    typer.echo(f"deployments: {'more than 200,000' if allowed is None else f'{allowed:,}'}")
+    refuse_ignored(found, backend_named(found.backend).capabilities())
+
+
+def schema() -> None:
+    """Print the JSON Schema of space files, for editors.
+
+    Example:
+
+      trifront schema > trifront.schema.json
+    """
+    import json
+
+    from search_spaces.files import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))

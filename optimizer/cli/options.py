@@ -1,0 +1,58 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SpaceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPACE",
+        help="A space file, or a shipped space: fashion-mnist, fake, resnet-tensorrt.",
+        show_default=False,
+    ),
+]
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option(
+        "--workspace", "-w", envvar="TRIFRONT_WORKSPACE", help="Folder that remembers everything."
+    ),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        envvar="TRIFRONT_STORAGE",
+        help="Optuna storage URL, such as postgresql://user@host/name.",
+        show_default="SQLite in the workspace",
+    ),
+]
+StudyOption = Annotated[
+    str | None,
+    typer.Option("--study", "-s", help="Name of the study.", show_default="the latest"),
+]
+TrialArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRIAL",
+        help="A trial's number, `knee`, or `best:METRIC`.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+WORKSPACE = Path("trifront")
+
+_PIPE_WIDTH = 160  # a pipe has no width: wide enough for a front, narrow enough to read
+
+
+def results_console() -> "Console":
+    """Make the console for results: standard output, wide where it is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)

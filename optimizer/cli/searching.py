@@ -1,0 +1,147 @@
+"""``trifront search``."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optimizer.cli.options import (
+    WORKSPACE,
+    JsonOption,
+    SpaceArgument,
+    StorageOption,
+    WorkspaceOption,
+    results_console,
+)
+from optimizer.sampler_name import SamplerName
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from optimizer.search import Finished
+    from optimizer.study import SearchStudy
+
+NOTHING_FEASIBLE = 3
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text: str) -> float:
+    """Read a duration such as 90, 90s, 10m or 1.5h.
+
+    Raises:
+        typer.BadParameter: Not a duration, or zero.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise typer.BadParameter(f"'{text}' is no duration; write 90s, 10m or 2h")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def search(
+    space: SpaceArgument,
+    *,
+    trials: Annotated[
+        int | None, typer.Option("--trials", "-n", min=1, help="Stop after so many trials.")
+    ] = None,
+    time: Annotated[
+        float | None,
+        typer.Option(
+            "--time",
+            "-t",
+            parser=seconds,
+            metavar="DURATION",
+            help="Stop after so long, e.g. 90s, 10m, 2h.",
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option("--study", "-s", help="Name of the study.", show_default="the space's"),
+    ] = None,
+    sampler: Annotated[
+        SamplerName, typer.Option(help="Who proposes; auto chooses by size and budget.")
+    ] = SamplerName.AUTO,
+    seed: Annotated[int, typer.Option(help="Seeds the sampler.")] = 0,
+    repeat: Annotated[
+        bool, typer.Option("--repeat", help="Allow deployments that were measured before.")
+    ] = False,
+    workspace: WorkspaceOption = WORKSPACE,
+    storage: StorageOption = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TRIFRONT_MLFLOW",
+            help="MLflow tracking URI, or `none`.",
+            show_default="SQLite in the workspace",
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Search a space: try deployments, measure them, find the front.
+
+    Limits count for the whole study: the same command goes on after an interruption, and does
+    nothing once the limit is reached. Without a limit the search ends when the front has stopped
+    growing. Ctrl-C ends it after the running trial, a second Ctrl-C at once.
+
+    Examples:
+
+      trifront search fake
+
+      trifront search fashion-mnist --trials 48 --time 2m
+
+      trifront search model.yaml --sampler gp --storage postgresql://me@host/studies
+    """
+    from rich.console import Console
+
+    from optimizer.budget import Budget
+    from optimizer.session import SearchOrder, run_search
+    from optimizer.wiring import place_at
+
+    finished, found = run_search(
+        SearchOrder(
+            space=space,
+            study=study,
+            budget=Budget(trials=trials, time_s=time),
+            sampler=sampler,
+            seed=seed,
+            repeats=repeat,
+            mlflow=mlflow,
+        ),
+        place_at(workspace, storage),
+        Console(stderr=True),
+    )
+    if json:
+        _print_json(finished, found)
+    else:
+        _print_front(finished, found, results_console())
+    if not finished.front.members:
+        raise typer.Exit(NOTHING_FEASIBLE)
+
+
+def _print_json(finished: "Finished", study: "SearchStudy") -> None:
+    import json
+
+    from optimizer.tables import data_of_front
+
+    document = {
+        "study": study.name,
+        "ended": finished.reason,
+        "trials": finished.tried,
+        **data_of_front(finished.front, study.verdicts()),
+    }
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _print_front(finished: "Finished", study: "SearchStudy", console: "Console") -> None:
+    from optimizer.tables import summary_of_front, table_of_front
+
+    typer.echo(f"search ended: {finished.reason}", err=True)
+    if finished.front.members:
+        console.print(table_of_front(finished.front, study.verdicts(), width=console.width))
+    for line in summary_of_front(finished.front):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if finished.front.members:
+        typer.echo(
+            "next: trifront front --plot front.png, trifront show knee, "
+            "trifront export knee --to DIR, trifront dashboard",
+            err=True,
+        )

@@ -1,0 +1,154 @@
+"""The front as a picture: log axes, error bars, readable in print and by the colour-blind.
+
+Two objectives span the axes; a third is the colour. Members of the front are large and joined by a
+step line where there are two objectives; dominated deployments are small, those that miss a bound
+are hollow grey. Palette: Okabe & Ito 2008 and the perceptually uniform *cividis*.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.front import Front
+from optimizer.records import TrialRecord
+from search_spaces.metrics import Scale
+from search_spaces.space import Objective
+from trials.measurement import Estimate
+from trials.outcome import Completed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SIZE_INCHES = (9.0, 6.0)
+_DPI = 150
+_GREY = "#999999"
+_VERMILION = "#D55E00"
+_BLACK = "#000000"
+
+
+def png_of_front(front: Front, title: str) -> bytes:
+    """Draw a front of two or more objectives.
+
+    The first two objectives are the axes, the third the colour; a fourth is not shown.
+
+    Raises:
+        ValueError: Fewer than two objectives.
+    """
+    from matplotlib.figure import Figure
+
+    if len(front.objectives) < 2:  # noqa: PLR2004 - a plane needs two axes
+        raise ValueError("a front of one objective is a number, not a picture")
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    axes = figure.subplots()
+    _draw_crowd(axes, front)
+    _draw_members(axes, front)
+    for set_label, set_scale, objective in (
+        (axes.set_xlabel, axes.set_xscale, front.objectives[0]),
+        (axes.set_ylabel, axes.set_yscale, front.objectives[1]),
+    ):
+        set_label(f"{objective.metric.label}, {_better(objective)} is better")
+        set_scale("log" if objective.metric.scale is Scale.LOG else "linear")
+    axes.set_title(title, loc="left")
+    axes.grid(visible=True, which="major", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(loc="best", framealpha=0.9)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def _draw_crowd(axes: "Axes", front: Front) -> None:
+    x, y = front.objectives[:2]
+    if front.dominated:
+        axes.scatter(
+            _values(front.dominated, x),
+            _values(front.dominated, y),
+            s=12,
+            c=_GREY,
+            alpha=0.7,
+            linewidths=0,
+            label=f"dominated ({len(front.dominated)})",
+        )
+    if front.missed:
+        axes.scatter(
+            _values(front.missed, x),
+            _values(front.missed, y),
+            s=16,
+            facecolors="none",
+            edgecolors=_GREY,
+            linewidths=0.7,
+            marker="s",
+            label=f"misses a bound ({len(front.missed)})",
+        )
+
+
+def _draw_members(axes: "Axes", front: Front) -> None:
+    if not front.members:
+        return
+    x, y = front.objectives[:2]
+    xs, ys = _values(front.members, x), _values(front.members, y)
+    axes.errorbar(
+        xs,
+        ys,
+        xerr=_bars(front.members, x),
+        yerr=_bars(front.members, y),
+        fmt="none",
+        ecolor=_BLACK,
+        elinewidth=0.8,
+        capsize=2,
+        zorder=3,
+    )
+    label = f"front ({len(front.members)}), 95 % intervals"
+    if len(front.objectives) > 2:  # noqa: PLR2004 - a third objective is the colour
+        third = front.objectives[2]
+        points = axes.scatter(
+            xs,
+            ys,
+            s=48,
+            c=_values(front.members, third),
+            cmap="cividis",
+            edgecolors=_BLACK,
+            linewidths=0.6,
+            zorder=4,
+            label=label,
+        )
+        assert axes.figure is not None
+        axes.figure.colorbar(points, ax=axes, label=third.metric.label)
+    else:
+        axes.scatter(xs, ys, s=48, c="#0072B2", edgecolors=_BLACK, zorder=4, label=label)
+    if front.knee is not None:
+        axes.scatter(
+            _values([front.knee], x),
+            _values([front.knee], y),
+            s=190,
+            marker="o",
+            facecolors="none",
+            edgecolors=_VERMILION,
+            linewidths=2,
+            zorder=5,
+            label=f"knee: trial {front.knee.number}",
+        )
+
+
+def _better(objective: Objective) -> str:
+    return "lower" if objective.direction.value == "minimize" else "higher"
+
+
+def _estimate(record: TrialRecord, objective: Objective) -> Estimate:
+    assert isinstance(record.outcome, Completed)
+    return record.outcome.metric(objective.metric.name)
+
+
+def _values(records: Sequence[TrialRecord], objective: Objective) -> list[float]:
+    return [_estimate(record, objective).value for record in records]
+
+
+def _bars(records: Sequence[TrialRecord], objective: Objective) -> NDArray[np.float64]:
+    """Return error bars of shape ``(2, records)``; an unbounded limit has no bar."""
+    estimates = [_estimate(record, objective) for record in records]
+    below = [one.value - (one.value if one.low is None else one.low) for one in estimates]
+    above = [(one.value if one.high is None else one.high) - one.value for one in estimates]
+    return np.maximum([below, above], 0.0)

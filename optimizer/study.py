@@ -1,0 +1,357 @@
+"""A study: one search over one space, remembered in Optuna's storage.
+
+The study carries the meaning of its space. It refuses to go on with a space that means something
+else (another model content, another axis value, another way to measure), because numbers from two
+spaces in one study would be compared as if they were alike.
+
+Every trial is signed by the process that runs it, so that a search that starts after a kill -9 can
+tell an orphan from a trial that another process is running now.
+"""
+
+import uuid
+import warnings
+from collections.abc import Container
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from optimizer.encoding import Encoding
+from optimizer.errors import StudyError
+from optimizer.objectives import Told, sampler_name, told_of_completed, told_of_infeasible
+from optimizer.owner import is_alive, this_process
+from optimizer.records import (
+    TrialRecord,
+    json_from_outcome,
+    json_from_quality,
+    json_from_space,
+    outcome_from_json,
+    quality_from_json,
+    space_from_json,
+)
+from optimizer.samplers import DistinctSampler
+from optimizer.storage import storage_errors
+from search_spaces.deployment import Deployment
+from search_spaces.meaning import first_difference, meaning_of
+from search_spaces.space import SearchSpace
+from trials.bench import BenchFacts
+from trials.measurement import Quality
+from trials.outcome import Completed, Environment, Failed, Infeasible, Outcome
+
+FORMAT = 1
+
+_FORMAT = "trifront:format"
+_IDENTITY = "trifront:id"
+_MEANING = "trifront:meaning"
+_SPACE = "trifront:space"
+_SPACE_FILE = "trifront:space_file"
+_DIGESTS = "trifront:digests"
+_VERDICT = "trifront:report:"
+_OUTCOME = "outcome"
+_OWNER = "owner"
+
+_UNSIGNED = timedelta(seconds=30)  # running so long without an owner: orphaned at birth
+_TRIES = 2  # a fault of tonight is tried once more
+_TRIES_INTERRUPTED = 3  # a deployment that takes the machine down must not do so for ever
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A trial that was begun and must be told of."""
+
+    trial: Trial
+    deployment: Deployment
+
+
+class SearchStudy:
+    """One search's memory. One coordinator asks and tells; any process may read.
+
+    Attributes:
+        study: Optuna's study; the search sets its sampler.
+        space: The space as it was when the study was made.
+        encoding: Deployments as Optuna's parameters.
+        identity: Unlike any other study's, also of the same name.
+        space_file: Text of the space file.
+        digests: SHA-256 of variants and data splits.
+    """
+
+    def __init__(self, study: Study, url: str) -> None:
+        attributes = study.user_attrs
+        if attributes.get(_FORMAT) != FORMAT:
+            raise StudyError(
+                f"study '{study.study_name}' was not made by this version of trifront",
+                hint="choose another name with --study",
+            )
+        self.study = study
+        self.space: SearchSpace = space_from_json(attributes[_SPACE])
+        self.encoding = Encoding(self.space)
+        self.identity: str = attributes[_IDENTITY]
+        self.space_file: str = attributes[_SPACE_FILE]
+        self.digests: dict[str, str] = attributes[_DIGESTS]
+        self._url = url
+        self._known: dict[int, TrialRecord] = {}
+        self._trials: list[FrozenTrial] = []
+        self.refresh()
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.study_name
+
+    def ask(self) -> Asked:
+        """Begin a trial: one that waits to be retried, else what the sampler proposes.
+
+        Raises:
+            SpaceExhaustedError: Nothing is left to try.
+            StorageError: The storage is out of reach.
+        """
+        with storage_errors(self._url):
+            trial = self.study.ask(self.encoding.distributions)
+            trial.set_user_attr(_OWNER, this_process())
+        return Asked(trial=trial, deployment=self.encoding.deployment(trial.params))
+
+    def tell(self, asked: Asked, outcome: Outcome) -> TrialRecord:
+        """End a trial with what came of it; enqueue its deployment again where that may help.
+
+        The outcome is written first: a process that dies in between loses nothing, because
+        :meth:`mend` ends the trial from the written outcome.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        with storage_errors(self._url):
+            self._end(asked.trial, outcome)
+        self.refresh()
+        return self._known[asked.trial.number]
+
+    def give_up(self, asked: Asked) -> None:
+        """End a trial that a bug or an unusable input broke; it is not tried again by itself."""
+        with storage_errors(self._url):
+            self.study.tell(asked.trial, state=TrialState.FAIL)
+
+    def uid(self, number: int) -> str:
+        """Name a trial unlike any other of any study."""
+        return f"{self.identity}-{number:05d}"
+
+    def mend(self) -> tuple[int, ...]:
+        """End the trials that dead processes left behind; return their numbers.
+
+        Trials whose owner runs on another host are left alone, because nobody here can know.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        mended = []
+        with storage_errors(self._url):
+            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if _is_orphan(frozen):
+                    self._end_orphan(frozen)
+                    mended.append(frozen.number)
+        self.refresh()
+        return tuple(mended)
+
+    def refresh(self) -> None:
+        """Read what has ended, here or in other processes; one look, because each costs.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        with storage_errors(self._url):
+            trials = self.study.get_trials(deepcopy=False)
+        self._trials = trials
+        for frozen in trials:
+            ended = frozen.state.is_finished() and _OUTCOME in frozen.user_attrs
+            if ended and frozen.number not in self._known:
+                self._known[frozen.number] = self._record(frozen)
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Return the ended trials that had a deployment, as of the last :meth:`refresh`."""
+        return tuple(self._known[number] for number in sorted(self._known))
+
+    def record(self, number: int) -> TrialRecord:
+        """Return one ended trial.
+
+        Raises:
+            StudyError: There is none of that number.
+        """
+        for record in self.records():
+            if record.number == number:
+                return record
+        numbers = [record.number for record in self.records()]
+        known = f"it has {min(numbers)} to {max(numbers)}" if numbers else "it has none yet"
+        raise StudyError(
+            f"study '{self.name}' has no ended trial {number}; {known}",
+            hint="`trifront front` lists the trials on the front",
+        )
+
+    def has_waiting(self) -> bool:
+        """Tell whether a trial waited to be retried at the last :meth:`refresh`."""
+        return any(frozen.state is TrialState.WAITING for frozen in self._trials)
+
+    def has_free(self) -> bool:
+        """Tell whether a deployment was left to try at the last :meth:`refresh`."""
+        sampler = self.study.sampler
+        assert isinstance(sampler, DistinctSampler), "only a search asks"
+        return sampler.has_free(self._trials)
+
+    def keep_verdict(self, number: int, quality: Quality) -> None:
+        """Remember a trial's quality on the report split."""
+        with storage_errors(self._url):
+            self.study.set_user_attr(f"{_VERDICT}{number}", json_from_quality(quality))
+
+    def verdicts(self) -> dict[int, Quality]:
+        """Return the qualities on the report split by trial number."""
+        with storage_errors(self._url):
+            attributes = self.study.user_attrs
+        return {
+            int(name.removeprefix(_VERDICT)): quality_from_json(text)
+            for name, text in attributes.items()
+            if name.startswith(_VERDICT)
+        }
+
+    def _end(
+        self, trial: Trial, outcome: Outcome, *, already: Container[str] = frozenset()
+    ) -> None:
+        """Write what came of a trial; constraints that are ``already`` written are write-once."""
+        trial.set_user_attr(_OUTCOME, json_from_outcome(outcome))
+        told = self._told(outcome)
+        if told is None:
+            self.study.tell(trial, state=TrialState.FAIL)
+            assert isinstance(outcome, Failed)
+            self._enqueue_again(trial, outcome)
+            return
+        for name, value in told.constraints:
+            if name not in already:
+                trial.set_constraint(name, value)
+        self.study.tell(trial, told.values)
+
+    def _end_orphan(self, frozen: FrozenTrial) -> None:
+        # a trial of another process is reached by its id, which Optuna does not publish
+        trial = Trial(self.study, frozen._trial_id)  # noqa: SLF001
+        if set(frozen.params) != set(self.encoding.distributions):
+            self.study.tell(trial, state=TrialState.FAIL)  # it died before it had a deployment
+            return
+        if _OUTCOME in frozen.user_attrs:
+            outcome = outcome_from_json(frozen.user_attrs[_OUTCOME])
+            self._end(trial, outcome, already=frozen.constraints)
+            return
+        lost = Failed(
+            deployment=self.encoding.deployment(frozen.params),
+            kind="interrupted",
+            reason="the process that ran the search died",
+            environment=Environment(facts=()),
+        )
+        self._end(trial, lost)
+
+    def _told(self, outcome: Outcome) -> Told | None:
+        match outcome:
+            case Completed():
+                return told_of_completed(outcome, self.space)
+            case Infeasible():
+                completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+                return told_of_infeasible(
+                    outcome, self.space, [trial.values for trial in completed]
+                )
+            case Failed():
+                return None
+
+    def _enqueue_again(self, trial: Trial, outcome: Failed) -> None:
+        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        tries = sum(other.params == trial.params for other in failed)
+        limit = _TRIES_INTERRUPTED if outcome.kind == "interrupted" else _TRIES
+        if tries < limit:
+            self.study.enqueue_trial(trial.params)
+
+    def _record(self, frozen: FrozenTrial) -> TrialRecord:
+        assert frozen.datetime_start is not None
+        assert frozen.datetime_complete is not None
+        return TrialRecord(
+            uid=self.uid(frozen.number),
+            number=frozen.number,
+            study=self.name,
+            outcome=outcome_from_json(frozen.user_attrs[_OUTCOME]),
+            started_s=frozen.datetime_start.timestamp(),
+            finished_s=frozen.datetime_complete.timestamp(),
+        )
+
+
+def open_study(
+    storage: optuna.storages.BaseStorage,
+    url: str,
+    name: str,
+    *,
+    space: SearchSpace,
+    facts: BenchFacts,
+) -> SearchStudy:
+    """Make a study, or go on with the one of that name if it means the same.
+
+    Raises:
+        StudyError: The study of that name is of another space; the message names the first key.
+        StorageError: The storage is out of reach.
+    """
+    meaning = meaning_of(space, digests=dict(facts.digests))
+    with storage_errors(url):
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[objective.direction.value for objective in space.objectives],
+            load_if_exists=True,
+        )
+        attributes = study.user_attrs
+        if _FORMAT not in attributes:
+            _sign(study, space, facts, meaning)
+        elif (difference := first_difference(attributes.get(_MEANING, {}), meaning)) is not None:
+            raise StudyError(
+                f"study '{name}' is of another space than {space.source}: {difference}",
+                hint="undo the change, or start a new study with --study NAME",
+            )
+    return SearchStudy(study, url)
+
+
+def find_study(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> SearchStudy:
+    """Open a study to read it; without a name, the one that was used last.
+
+    Raises:
+        StudyError: There is none of that name, or none at all.
+        StorageError: The storage is out of reach.
+    """
+    with storage_errors(url):
+        summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
+        ours = [summary for summary in summaries if _FORMAT in summary.user_attrs]
+        if not ours:
+            raise StudyError(
+                "there is no study here yet",
+                hint="`trifront search fake` makes one in seconds",
+            )
+        names = [summary.study_name for summary in ours]
+        if name is None:
+            latest = max(ours, key=lambda summary: summary.datetime_start or datetime.min)  # noqa: DTZ901
+            name = latest.study_name
+        if name not in names:
+            raise StudyError(
+                f"there is no study '{name}'", hint=f"the studies here: {', '.join(names)}"
+            )
+        return SearchStudy(optuna.load_study(study_name=name, storage=storage), url)
+
+
+def _sign(study: Study, space: SearchSpace, facts: BenchFacts, meaning: dict[str, object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([sampler_name(objective.metric) for objective in space.objectives])
+    study.set_user_attr(_IDENTITY, uuid.uuid4().hex[:12])
+    study.set_user_attr(_MEANING, meaning)
+    study.set_user_attr(_SPACE, json_from_space(space))
+    study.set_user_attr(_SPACE_FILE, Path(space.source).read_text(encoding="utf-8"))
+    study.set_user_attr(_DIGESTS, dict(facts.digests))
+    study.set_user_attr(_FORMAT, FORMAT)  # last: a study without it was not finished
+
+
+def _is_orphan(frozen: FrozenTrial) -> bool:
+    signature = frozen.user_attrs.get(_OWNER)
+    if signature is None:
+        begun = frozen.datetime_start
+        return begun is not None and datetime.now() - begun > _UNSIGNED  # noqa: DTZ005 - Optuna's clock
+    return is_alive(signature) is False

@@ -1,0 +1,154 @@
+"""Who watches a search: a live panel on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from optimizer.front import Front
+from optimizer.records import TrialRecord
+from optimizer.search import View
+from optimizer.tables import text_of
+from search_spaces.deployment import Deployment
+from search_spaces.space import Objective
+from trials.measurement import Estimate
+from trials.outcome import Completed
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+_REFRESHES_PER_S = 4  # a redraw costs about 2 ms; measurements share the machine with it
+
+
+class PlainView:
+    """One line per trial, for logs and pipes."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+
+    def began(self, number: int, deployment: Deployment) -> None:
+        """Say nothing: the line comes when there is something to say."""
+
+    def phase(self, name: str) -> None:
+        """Say nothing."""
+
+    def ended(self, record: TrialRecord, front: Front) -> None:
+        """Print the trial's line."""
+        self._console.print(line_of(record, front), highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print the note."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class PanelView:
+    """A panel that is redrawn in place: progress, the running trial, the best values."""
+
+    def __init__(self, console: "Console", *, total: int | None, done: int) -> None:
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        self._console = console
+        self._progress = Progress(
+            "[bold]{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("searching", total=total, completed=done)
+        self._current = ""
+        self._began = time.monotonic()
+        self._phase = ""
+        self._front: Front | None = None
+        self.live = Live(
+            console=console,
+            get_renderable=self._draw,
+            refresh_per_second=_REFRESHES_PER_S,
+            transient=True,
+        )
+
+    def began(self, number: int, deployment: Deployment) -> None:
+        """Show which deployment runs."""
+        self._current = f"trial {number}: {deployment}"
+        self._began = time.monotonic()
+
+    def phase(self, name: str) -> None:
+        """Show which step it is in."""
+        self._phase = name
+
+    def ended(self, record: TrialRecord, front: Front) -> None:
+        """Count the trial and keep its line above the panel."""
+        self._front = front
+        self._progress.advance(self._task)
+        self._console.print(line_of(record, front), highlight=False, markup=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Keep the note above the panel."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _draw(self) -> "Group":
+        from rich.console import Group
+        from rich.text import Text
+
+        seconds = time.monotonic() - self._began
+        lines = [Text(f"{self._current}  {self._phase} {seconds:.0f} s", style="dim")]
+        if self._front is not None and self._front.members:
+            lines += [Text(line) for line in _bests(self._front)]
+            lines.append(
+                Text(
+                    f"front {len(self._front.members)} deployments, "
+                    f"hypervolume {self._front.hypervolume:.3f}"
+                )
+            )
+        return Group(self._progress, *lines)
+
+
+@contextmanager
+def opened_view(console: "Console", *, total: int | None, done: int) -> Iterator[View]:
+    """Open the view that suits the console.
+
+    Args:
+        console: Where to draw.
+        total: Trials in the budget, or None where it is not counted in trials.
+        done: Trials that earlier sessions ended.
+    """
+    if not console.is_terminal:
+        yield PlainView(console)
+        return
+    panel = PanelView(console, total=total, done=done)
+    with panel.live:
+        yield panel
+
+
+def line_of(record: TrialRecord, front: Front) -> str:
+    """Write one ended trial as a line."""
+    outcome = record.outcome
+    if not isinstance(outcome, Completed):
+        return f"{record.number:4d} {outcome.state:10s} {outcome.deployment}: {outcome.reason}"
+    member = any(record.number == other.number for other in front.members)
+    missed = any(record.number == other.number for other in front.missed)
+    state = "front" if member else "misses" if missed else "dominated"
+    measured = "  ".join(
+        f"{objective.metric.name} {text_of(outcome.metric(objective.metric.name))}"
+        for objective in front.objectives
+    )
+    flags = f"  ({', '.join(outcome.flags)})" if outcome.flags else ""
+    return f"{record.number:4d} {state:10s} {outcome.deployment}  {measured}{flags}"
+
+
+def _bests(front: Front) -> Iterator[str]:
+    for objective in front.objectives:
+        best = min(front.members, key=lambda record: _cost(record, objective))
+        value = text_of(_estimate(best, objective))
+        yield f"best {objective.metric.name}: {value}  trial {best.number}"
+
+
+def _estimate(record: TrialRecord, objective: Objective) -> Estimate:
+    assert isinstance(record.outcome, Completed)
+    return record.outcome.metric(objective.metric.name)
+
+
+def _cost(record: TrialRecord, objective: Objective) -> float:
+    value = _estimate(record, objective).value
+    return value if objective.better(0.0, 1.0) else -value

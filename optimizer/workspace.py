@@ -1,0 +1,155 @@
+"""The workspace: the one folder that holds what trifront remembers.
+
+::
+
+    trifront/
+    ├── studies.db    Optuna's storage (unless another URL is given)
+    ├── store/        converted models, engines, scores, by content
+    ├── blocks/       raw latencies, one Parquet file per measured trial
+    ├── mlflow.db     MLflow's storage (unless another URI is given)
+    └── mlartifacts/  MLflow's files
+"""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from optimizer.errors import WorkspaceError
+from trials.measurement import Block
+
+BLOCKS_FORMAT = 1
+STORE_LIMIT_BYTES = 10 * 1024**3  # beyond it the least recently used entries go
+
+_METADATA = b"trifront"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Paths in one workspace folder; nothing is created until it is needed."""
+
+    root: Path
+
+    @property
+    def storage_url(self) -> str:
+        """Optuna's storage where no other is given."""
+        return f"sqlite:///{self.root / 'studies.db'}"
+
+    @property
+    def store(self) -> Path:
+        """The engine store."""
+        return self.root / "store"
+
+    def blocks(self, uid: str) -> Path:
+        """Where the raw blocks of a trial lie."""
+        return self.root / "blocks" / f"{uid}.parquet"
+
+    def create(self) -> None:
+        """Make the folder and see that it can be written.
+
+        Raises:
+            WorkspaceError: It cannot.
+        """
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Map the operating system's refusals to one line with the mend.
+
+    Raises:
+        WorkspaceError: The disk is full, the folder read-only, or the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        hint = {
+            errno.ENOSPC: "free some space; `trifront store prune` drops stored engines",
+            errno.EROFS: "choose a folder that you may write with --workspace",
+            errno.EACCES: "choose a folder that you may write with --workspace",
+            errno.EEXIST: "a file is in the way; choose another --workspace",
+            errno.ENOTDIR: "a file is in the way; choose another --workspace",
+        }.get(error.errno or 0, "")
+        raise WorkspaceError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, whatever dies when.
+
+    Raises:
+        WorkspaceError: It cannot be written; nothing is left behind.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
+    """Write raw blocks as Parquet: a row per request, the blocks' own facts as metadata.
+
+    Columns: ``block`` (index) and ``latency_s``. The schema's metadata key ``trifront`` is a JSON
+    document with ``format`` and, per block, ``start_s``, ``window_s`` and ``batch_size``.
+
+    Raises:
+        WorkspaceError: The file cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    facts = [
+        {"start_s": one.start_s, "window_s": one.window_s, "batch_size": one.batch_size}
+        for one in blocks
+    ]
+    sizes = [len(one.latencies_s) for one in blocks]
+    table = pa.table(
+        {
+            "block": np.repeat(np.arange(len(blocks), dtype=np.int32), sizes),
+            "latency_s": np.concatenate([one.latencies_s for one in blocks]),
+        }
+    ).replace_schema_metadata({_METADATA: json.dumps({"format": BLOCKS_FORMAT, "blocks": facts})})
+    buffer = BytesIO()
+    parquet.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def load_blocks(path: Path) -> tuple[Block, ...]:
+    """Read raw blocks back, to the last digit.
+
+    Raises:
+        FileNotFoundError: There are none for this trial.
+        WorkspaceError: The file is of another version.
+    """
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    document = json.loads(table.schema.metadata[_METADATA])
+    if document["format"] != BLOCKS_FORMAT:
+        raise WorkspaceError(
+            f"{path} is of format {document['format']}, this version reads {BLOCKS_FORMAT}",
+            hint="read it with the trifront that wrote it",
+        )
+    sizes = np.bincount(table["block"].to_numpy(), minlength=len(document["blocks"]))
+    pieces = np.split(table["latency_s"].to_numpy(), np.cumsum(sizes)[:-1])
+    return tuple(
+        Block(**facts, latencies_s=piece)
+        for facts, piece in zip(document["blocks"], pieces, strict=True)
+    )

@@ -1,0 +1,123 @@
+"""One line for people from what pydantic found wrong: the key, the value and the mend.
+
+Pydantic reports every error with its own place and words. People mend one line at a time, so the
+first error is told in full and the others are counted.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from search_spaces.document import (
+    FakeDocument,
+    MeasureDocument,
+    SpaceDocument,
+    TorchDocument,
+    VariantDocument,
+)
+from search_spaces.errors import SpaceError
+from search_spaces.field_types import COMPLAINT, shown
+from search_spaces.spelling import did_you_mean
+from search_spaces.task_document import (
+    FILES,
+    ONE,
+    FilesDocument,
+    OneFileDocument,
+    PreprocessDocument,
+    SharesDocument,
+    TaskDocument,
+)
+
+_Context: TypeAlias = dict[str, Any]
+_Place: TypeAlias = tuple[int | str, ...]
+
+# the section that stands under a key (or a tag), for the keys that it knows
+_SECTIONS: dict[int | str, type[BaseModel]] = {
+    FILES: FilesDocument,
+    ONE: OneFileDocument,
+    "fake": FakeDocument,
+    "measure": MeasureDocument,
+    "preprocess": PreprocessDocument,
+    "split": SharesDocument,
+    "task": TaskDocument,
+    "torch": TorchDocument,
+    "variants": VariantDocument,
+}
+
+_MENDS: dict[str, Callable[[_Context], str]] = {
+    "int_type": lambda _: "is not a whole number; write one such as 1",
+    "float_type": lambda _: "is not a number; write one such as 0.5",
+    "finite_number": lambda _: "is not finite; write a number such as 0.5",
+    "string_type": lambda _: "is not text; put it in quotes",
+    "bool_type": lambda _: "is not a truth value; write true or false",
+    "list_type": lambda _: "is not a list; write one such as [1, 2]",
+    "dict_type": lambda _: "is not a mapping; write `key: value` lines",
+    "model_type": lambda _: "is not a mapping; write `key: value` lines",
+    "invalid_key": lambda _: "is not text; put the key in quotes",
+    "too_long": lambda context: f"is too long; give {context['max_length']}",
+    "string_too_short": lambda _: "is empty; write something",
+    "greater_than": lambda context: f"is too small; it must be > {context['gt']:.10g}",
+    "greater_than_equal": lambda context: f"is too small; it must be >= {context['ge']:.10g}",
+    "less_than": lambda context: f"is too large; it must be < {context['lt']:.10g}",
+    "less_than_equal": lambda context: f"is too large; it must be <= {context['le']:.10g}",
+}
+
+
+def space_error_from_validation(error: ValidationError, *, source: str) -> SpaceError:
+    """Tell the first error in one line and count the others."""
+    found = error.errors(include_url=False)
+    first = found[0]
+    context: _Context = first.get("ctx", {})
+    place: _Place = first["loc"]
+    if context.get("key"):
+        place = (*place, context["key"])
+    problem = _problem(first["type"], first["input"], place=place, context=context)
+    if len(found) > 1:
+        problem += f" (and {len(found) - 1} more)"
+    return SpaceError(problem, source=source, key=_key(place))
+
+
+def _problem(kind: str, value: object, *, place: _Place, context: _Context) -> str:
+    match kind:
+        case _ if kind == COMPLAINT:
+            problem = str(context["problem"])
+        case "extra_forbidden":
+            problem = f"is an unknown key; {did_you_mean(str(place[-1]), _siblings(place))}"
+        case "missing":
+            problem = "is missing; add it (`trifront schema` says what it takes)"
+        case _ if value is None:
+            problem = "has no value; fill it in or remove the key"
+        case "literal_error" | "enum":
+            problem = f"{shown(value)} is not known; {_choice(value, str(context['expected']))}"
+        case "too_short":
+            least = context["min_length"]
+            problem = f"{shown(value) if value else 'is empty'}; give at least {least}"
+        case _:
+            problem = f"{shown(value)} {_MENDS[kind](context)}"
+    return problem
+
+
+def _choice(value: object, expected: str) -> str:
+    words = re.findall(r"'([^']*)'", expected)
+    return did_you_mean(str(value), words) if words else f"write {expected}"
+
+
+def _siblings(place: _Place) -> list[str]:
+    parents = [part for part in place[:-1] if isinstance(part, str)]
+    section = _SECTIONS[parents[-1]] if parents else SpaceDocument
+    return list(section.model_fields)
+
+
+def _key(place: _Place) -> str:
+    key = ""
+    for part in place:
+        if isinstance(part, int):
+            key += f"[{part}]"
+        elif part in {FILES, ONE, "[key]"}:
+            continue
+        else:
+            word = part if part.isprintable() else shown(part)
+            key += f".{word}" if key else word
+    return key

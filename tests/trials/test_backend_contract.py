@@ -1,0 +1,250 @@
+"""The contract of ``trials/backend.py``, held against every backend that ships."""
+
+import gc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from search_spaces.deployment import Deployment, Precision
+from search_spaces.space import FakeSource
+from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
+from trials.backends.catalog import backend_named
+from trials.backends.fake import fake_model_bytes
+from trials.capabilities import engine_spec
+from trials.errors import FaultError, TrialError, UnsupportedError
+
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    backend: Backend
+    model: Path
+    deployment: Deployment
+    batches: tuple[Tensors, ...]
+
+    def spec(self) -> EngineSpec:
+        return engine_spec(
+            self.deployment,
+            backend_name=self.backend.name,
+            model_digest="0" * 64,
+            capabilities=self.backend.capabilities(),
+            environment=self.backend.environment(),
+        )
+
+
+@pytest.fixture(params=["ort", "fake"])
+def case(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    residual_model: Path,
+    images: Callable[[int], NDArray[np.float32]],
+) -> Case:
+    backend = backend_named(request.param)
+    deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=2)
+    if request.param == "ort":
+        stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
+        batches = tuple({"images": batch} for batch in stack)
+        return Case(backend, residual_model, deployment, batches)
+    model = tmp_path / "fake.json"
+    source = FakeSource(name="v", work_ms=0.1, accuracy=0.9, size_mb=10)
+    model.write_bytes(fake_model_bytes(source))
+    rows = np.stack([np.arange(3 * BATCH), np.arange(3 * BATCH) % 10], axis=1)
+    split = rows.astype(np.float32).reshape(3, BATCH, 2)
+    return Case(backend, model, deployment, tuple({"samples": batch} for batch in split))
+
+
+@pytest.fixture
+def plan(case: Case, tmp_path: Path) -> Path:
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    case.backend.build(case.model, case.spec(), folder / "plan")
+    return folder / "plan"
+
+
+@pytest.fixture
+def engine(case: Case, plan: Path) -> Engine:
+    return case.backend.load(plan, case.deployment)
+
+
+def test_capabilities_and_environment_are_stable(case: Case) -> None:
+    first = case.backend.capabilities(), case.backend.environment()
+    second = (again := backend_named(case.backend.name)).capabilities(), again.environment()
+
+    assert first == second
+    assert case.backend.environment() == tuple(sorted(case.backend.environment()))
+
+
+def test_every_precision_is_either_honoured_or_refused_with_a_reason(case: Case) -> None:
+    capabilities = case.backend.capabilities()
+
+    named = [*capabilities.precisions, *(each for each, _ in capabilities.refusals)]
+
+    assert sorted(named) == sorted(Precision)
+
+
+def test_defaults_of_options_are_values_that_the_option_takes(case: Case) -> None:
+    for option in case.backend.capabilities().options:
+        assert option.default in option.choices or (not option.choices and option.default == 1)
+
+
+def test_build_refuses_a_precision_that_is_not_listed(case: Case, tmp_path: Path) -> None:
+    spec = replace(case.spec(), precision=Precision.FP8)
+
+    with pytest.raises(UnsupportedError, match="fp8"):
+        case.backend.build(case.model, spec, tmp_path / "plan")
+
+    assert not (tmp_path / "plan").exists()
+
+
+def test_build_refuses_a_file_that_is_no_model(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(b"\x00noise" * 20)
+
+    with pytest.raises(TrialError):
+        case.backend.build(tmp_path / "noise", case.spec(), tmp_path / "plan")
+
+
+def test_build_writes_the_plan_and_nothing_else(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+
+    case.backend.build(case.model, case.spec(), tmp_path / "engine" / "plan")
+
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "engine" / "plan"])
+
+
+def test_build_leaves_the_model_as_it_was(case: Case, tmp_path: Path) -> None:
+    before = case.model.read_bytes()
+
+    case.backend.build(case.model, case.spec(), tmp_path / "plan")
+
+    assert case.model.read_bytes() == before
+
+
+def test_infer_returns_the_promised_outputs(case: Case, engine: Engine) -> None:
+    outputs = engine.infer(case.batches[0])
+
+    assert [spec.name for spec in engine.inputs] == list(case.batches[0])
+    assert [spec.name for spec in engine.outputs] == list(outputs)
+    for spec in engine.outputs:
+        array = outputs[spec.name]
+        assert array.dtype.name == spec.dtype
+        assert array.shape == tuple(dim or BATCH for dim in spec.shape)
+
+
+def test_infer_returns_fresh_arrays(case: Case, engine: Engine) -> None:
+    name = engine.outputs[0].name
+    first = engine.infer(case.batches[0])[name]
+    kept = first.copy()
+
+    engine.infer(case.batches[1])
+
+    assert np.array_equal(first, kept)
+
+
+def test_infer_may_be_called_from_many_threads(case: Case, engine: Engine) -> None:
+    name = engine.outputs[0].name
+    alone = [engine.infer(batch)[name] for batch in case.batches]
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda i: engine.infer(case.batches[i % 3])[name], range(60)))
+
+    assert all(np.array_equal(each, alone[i % 3]) for i, each in enumerate(together))
+
+
+def test_requests_of_a_lane_return_nothing(case: Case, engine: Engine) -> None:
+    with engine.lane(case.batches) as requests:
+        calls: list[Callable[[], object]] = [*requests, *requests]
+        results = [call() for call in calls]
+
+    assert results == [None] * 6
+
+
+def test_lanes_in_two_threads_do_not_disturb_one_another(case: Case, engine: Engine) -> None:
+    def work(_: int) -> int:
+        done = 0
+        with engine.lane(case.batches) as requests:
+            for _ in range(20):
+                for request in requests:
+                    request()
+                    done += 1
+        return done
+
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(work, range(2)))
+
+    assert done == [60, 60]
+
+
+def test_lane_outlives_the_arrays_that_it_was_entered_with(case: Case, engine: Engine) -> None:
+    batches = [{name: array.copy() for name, array in batch.items()} for batch in case.batches]
+    with engine.lane(batches) as requests:
+        for batch in batches:
+            for array in batch.values():
+                array.fill(np.nan)
+        del batches
+        gc.collect()
+        for request in requests:
+            request()
+
+
+def test_lane_is_left_cleanly_when_its_body_raises(case: Case, engine: Engine) -> None:
+    with pytest.raises(KeyError), engine.lane(case.batches):
+        raise KeyError("a worker broke")
+
+    with engine.lane(case.batches) as requests:
+        requests[0]()
+
+
+def test_lane_of_no_batch_has_no_request(engine: Engine) -> None:
+    with engine.lane([]) as requests:
+        assert len(requests) == 0
+
+
+def test_engine_can_be_closed_and_loaded_again(case: Case, plan: Path) -> None:
+    first = case.backend.load(plan, case.deployment)
+    answer = first.infer(case.batches[0])
+    first.close()
+
+    again = case.backend.load(plan, case.deployment)
+
+    for name, array in again.infer(case.batches[0]).items():
+        assert np.array_equal(array, answer[name])
+
+
+def test_building_twice_gives_the_same_answers(case: Case, plan: Path, tmp_path: Path) -> None:
+    case.backend.build(case.model, case.spec(), tmp_path / "again")
+
+    engines = [case.backend.load(each, case.deployment) for each in (plan, tmp_path / "again")]
+
+    first, second = (engine.infer(case.batches[0]) for engine in engines)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_truncated_plan_is_a_fault(case: Case, plan: Path, share: float) -> None:
+    content = plan.read_bytes()
+    plan.write_bytes(content[: int(len(content) * share)])
+
+    with pytest.raises(FaultError):
+        case.backend.load(plan, case.deployment)
+
+
+def test_missing_plan_is_a_fault(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(FaultError):
+        case.backend.load(tmp_path / "gone", case.deployment)
+
+
+def test_loading_takes_every_serving_option(case: Case, plan: Path) -> None:
+    for option in case.backend.capabilities().options:
+        if option.scope is Scope.SERVING:
+            for value in option.choices or (1, 2):
+                deployment = replace(case.deployment, options=((option.name, value),))
+                engine = case.backend.load(plan, deployment)
+                assert engine.infer(case.batches[0])
+                engine.close()

@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import pytest
+
+from search_spaces.deployment import Deployment, Precision, Scalar
+from search_spaces.errors import SpaceError
+from search_spaces.space import (
+    Axis,
+    MeasuringPlan,
+    Preprocessing,
+    SearchSpace,
+    Task,
+    TaskKind,
+)
+from trials.backend import Capabilities, Option, Scope
+from trials.backends.catalog import backend_named
+from trials.capabilities import engine_spec, refuse_ignored
+from trials.errors import TrialError, UnsupportedError
+
+CAPABILITIES = Capabilities(
+    precisions=(Precision.FP32, Precision.INT8_DYNAMIC),
+    refusals=((Precision.FP8, "the optimizer miscomputes it"),),
+    options=(
+        Option(name="threads", scope=Scope.SERVING, default=1, help="threads of a request"),
+        Option(
+            name="level", scope=Scope.ENGINE, default="all", choices=("all", "none"), help="fusing"
+        ),
+        Option(
+            name="graphs", scope=Scope.ENGINE, default=False, choices=(False, True), help="capture"
+        ),
+    ),
+    batch_bound=(Precision.INT8_DYNAMIC,),
+)
+
+
+def space(name: str, *values: Scalar) -> SearchSpace:
+    axes = {
+        "variant": ("v",),
+        "precision": ("fp32",),
+        "batch_size": (1, 2),
+        "concurrency": (1,),
+        name: values,
+    }
+    return SearchSpace(
+        name="s",
+        source="space.yaml",
+        backend="ort",
+        task=Task(
+            kind=TaskKind.CLASSIFICATION, metric=None, data=None, preprocessing=Preprocessing()
+        ),
+        variants=(),
+        axes=tuple(Axis(name=each, values=tuple(axes[each])) for each in axes),
+        rules=(),
+        objectives=(),
+        constraints=(),
+        plan=MeasuringPlan(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("precision", ("fp32", "int8-dynamic")),
+        ("threads", (1, 2, 64)),
+        ("level", ("none",)),
+        ("graphs", (False, True)),
+    ],
+)
+def test_honoured_values_pass(axis: str, values: tuple[Scalar, ...]) -> None:
+    refuse_ignored(space(axis, *values), CAPABILITIES)
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "message"),
+    [
+        ("precision", "fp8", "does not build fp8: the optimizer miscomputes it; use fp32"),
+        ("precision", "int4", "does not build int4: it has no such arithmetic"),
+        ("thread", 1, "has no option 'thread'.*did you mean 'threads'"),
+        ("cuda", 1, "has no option 'cuda'.*use one of: graphs, level, threads"),
+        ("threads", 0, r"does not take 0 for threads .*; use an integer >= 1"),
+        ("threads", True, "does not take true for threads"),
+        ("threads", 1.5, r"does not take 1\.5 for threads"),
+        ("level", "some", "does not take some for level .*; use all, none"),
+        ("graphs", 1, "does not take 1 for graphs .*; use false, true"),
+    ],
+)
+def test_ignored_value_is_refused_with_the_reason(axis: str, value: Scalar, message: str) -> None:
+    with pytest.raises(SpaceError, match=message) as caught:
+        refuse_ignored(space(axis, value), CAPABILITIES)
+
+    assert str(caught.value).startswith(f"space.yaml: axes.{axis}: backend 'ort' ")
+    assert "\n" not in str(caught.value)
+
+
+def deployment(**changes: object) -> Deployment:
+    point = Deployment(variant="v", precision=Precision.FP32, batch_size=4, concurrency=2)
+    return replace(point, **changes)  # type: ignore[arg-type] # fields of any type
+
+
+def spec_of(point: Deployment, capabilities: Capabilities = CAPABILITIES) -> object:
+    return engine_spec(
+        point,
+        backend_name="ort",
+        model_digest="d",
+        capabilities=capabilities,
+        environment=(("cpu", "x"),),
+    )
+
+
+def test_serving_choices_share_one_engine() -> None:
+    other = deployment(batch_size=8, concurrency=1, options=(("threads", 2),))
+
+    assert spec_of(deployment()) == spec_of(other)
+
+
+def test_default_of_an_engine_option_is_filled_in() -> None:
+    assert spec_of(deployment()) == spec_of(deployment(options=(("level", "all"),)))
+    assert spec_of(deployment()) != spec_of(deployment(options=(("level", "none"),)))
+
+
+def test_batch_bound_precision_has_an_engine_per_batch_size() -> None:
+    four = deployment(precision=Precision.INT8_DYNAMIC)
+    eight = deployment(precision=Precision.INT8_DYNAMIC, batch_size=8)
+
+    assert spec_of(four) != spec_of(eight)
+
+
+def test_backend_with_the_batch_in_the_engine_builds_one_per_batch_size() -> None:
+    capabilities = replace(CAPABILITIES, batch_in_engine=True)
+
+    four, eight = (
+        spec_of(deployment(), capabilities),
+        spec_of(deployment(batch_size=8), capabilities),
+    )
+
+    assert four != eight
+
+
+def test_backends_are_found_by_name() -> None:
+    assert [backend_named(name).name for name in ("fake", "ort")] == ["fake", "ort"]
+
+
+def test_backend_of_a_later_version_is_unsupported() -> None:
+    with pytest.raises(UnsupportedError, match="no backend 'tensorrt' yet; use ort"):
+        backend_named("tensorrt")
+
+
+def test_misspelt_backend_gets_a_suggestion() -> None:
+    with pytest.raises(TrialError, match="did you mean 'fake'"):
+        backend_named("fakee")

@@ -1,0 +1,173 @@
+"""ONNX Runtime on the CPU.
+
+An engine is the graph as ONNX Runtime has optimized it, saved: what is stored, scored and measured
+is the same file, and loading it optimizes nothing again. Tried for fp32, fp16, int8 and
+int8-dynamic on six
+models: bit-identical answers and the same speed as optimizing in the session that serves. Such a
+graph is made for the instruction set of one CPU, so that CPU is part of an engine's identity.
+"""
+
+import hashlib
+import re
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from search_spaces.deployment import Deployment, Precision, Scalar
+from trials.backend import Capabilities, EngineSpec, Option, Scope
+from trials.backends.ort_engine import TYPES, OrtEngine
+from trials.backends.ort_errors import mapped
+from trials.backends.ort_unsigned import use_unsigned
+from trials.errors import FaultError, UnsupportedError
+
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
+_ERRORS_ONLY = 3  # log severity; saving a hardware-specific graph is a warning, and meant
+_CPU_INFO = Path("/proc/cpuinfo")
+_CAPABILITIES = Capabilities(
+    precisions=(Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC),
+    refusals=(
+        (Precision.TF32, "it is an arithmetic of NVIDIA GPUs"),
+        (Precision.BF16, "its operators have no bf16 kernels on the CPU"),
+        (Precision.FP8, "its optimizer miscomputes fp8 on the CPU"),
+        (Precision.INT4, "only matrix products of language models have int4 kernels"),
+    ),
+    options=(
+        Option(
+            name="graph_optimization",
+            scope=Scope.ENGINE,
+            default="all",
+            choices=tuple(_LEVELS),
+            help="how far the graph is fused and laid out for this CPU",
+        ),
+        Option(
+            name="threads",
+            scope=Scope.SERVING,
+            default=1,
+            help="threads that work on one request; all requests share one pool",
+        ),
+        Option(
+            name="spinning",
+            scope=Scope.SERVING,
+            default=True,
+            choices=(False, True),
+            help="idle threads burn CPU to wake faster; only with threads > 1",
+        ),
+    ),
+    # activation scales are taken over the whole batch of each call
+    batch_bound=(Precision.INT8_DYNAMIC,),
+)
+
+
+class OrtBackend:
+    """ONNX Runtime with its CPU execution provider."""
+
+    @property
+    def name(self) -> str:
+        """Name in space files."""
+        return "ort"
+
+    def capabilities(self) -> Capabilities:
+        """Say what is honoured; the same on every machine."""
+        return _CAPABILITIES
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """Return the library's version and the CPU that graphs are optimized for."""
+        return (*_cpu(), ("onnxruntime", version("onnxruntime")))
+
+    def build(self, model: Path, spec: EngineSpec, plan: Path) -> None:
+        """Optimize the graph in a session of its own and save it.
+
+        Raises:
+            UnsupportedError: A precision, operator, opset or type that cannot be run.
+            MemoryLimitError: It does not fit.
+            FaultError: ONNX Runtime broke.
+        """
+        _refuse_precision(spec.precision)
+        level = str(dict(spec.options).get("graph_optimization", "all"))
+        options = _session_options(level=level)
+        options.optimized_model_filepath = str(plan)
+        source: str | bytes = str(model)
+        if spec.precision is Precision.INT8 and level in _FUSING_LEVELS:
+            source = _unsigned(model)
+        with mapped(f"building {model.name} for {spec.precision}"):
+            _refuse_types(_session(source, options))
+
+    def load(self, plan: Path, deployment: Deployment) -> OrtEngine:
+        """Load a saved graph as it is.
+
+        Raises:
+            MemoryLimitError: It does not fit.
+            FaultError: ONNX Runtime broke, or the file is not a saved graph.
+        """
+        chosen: dict[str, Scalar] = dict(deployment.options)
+        options = _session_options(level="disable")
+        options.intra_op_num_threads = int(chosen.get("threads", 1))
+        spinning = "1" if chosen.get("spinning", True) else "0"
+        options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+        try:
+            with mapped(f"loading an engine for {deployment}"):
+                return OrtEngine(_session(str(plan), options))
+        except UnsupportedError as error:  # it was supported when it was built
+            raise FaultError(f"{error}; the engine file is damaged") from error
+
+
+def _session_options(*, level: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    return options
+
+
+def _session(source: str | bytes, options: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _unsigned(model: Path) -> str | bytes:
+    import onnx
+
+    loaded = onnx.load_model(model)
+    return loaded.SerializeToString() if use_unsigned(loaded) else str(model)
+
+
+def _refuse_precision(precision: Precision) -> None:
+    if precision not in _CAPABILITIES.precisions:
+        reason = dict(_CAPABILITIES.refusals)[precision]
+        raise UnsupportedError(f"ort does not build {precision}: {reason}; use fp32 or int8")
+
+
+def _refuse_types(session: Any) -> None:
+    for node in (*session.get_inputs(), *session.get_outputs()):
+        if node.type not in TYPES:
+            raise UnsupportedError(
+                f"{node.name!r} is a {node.type}; export plain numeric tensors (scikit-learn: "
+                "zipmap=False)"
+            )
+
+
+@cache
+def _cpu() -> tuple[tuple[str, str], ...]:
+    """Identify the CPU by model and instruction set; kernels are chosen by these."""
+    try:
+        text = _CPU_INFO.read_text(encoding="utf-8")
+    except OSError:  # not Linux: the platform's own word must do
+        import platform
+
+        return (("cpu", platform.processor() or platform.machine()), ("cpu_flags", "unknown"))
+    fields: dict[str, str] = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text, re.MULTILINE))
+    flags = fields.get("flags") or fields.get("Features") or ""  # x86, ARM
+    digest = hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()
+    model = fields.get("model name") or fields.get("CPU part") or "unknown"
+    return (("cpu", model), ("cpu_flags", digest[:16]))

@@ -1,0 +1,144 @@
+"""An engine of ONNX Runtime: one session that all requests share."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trials.backend import Request, Tensors, TensorSpec
+from trials.backends.ort_errors import mapped, runtime_errors, trial_error
+from trials.errors import OutputError
+
+TYPES = {
+    "tensor(bool)": "bool",
+    "tensor(double)": "float64",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(int8)": "int8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(uint8)": "uint8",
+}
+
+
+class OrtEngine:
+    """One session that all requests share; see :class:`trials.backend.Engine`."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._inputs = tuple(map(_spec, session.get_inputs()))
+        self._outputs = tuple(map(_spec, session.get_outputs()))
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs in the model's order."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs in the model's order."""
+        return self._outputs
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Run one batch and return fresh arrays.
+
+        Raises:
+            OutputError: An output has another shape or type than promised.
+            UnsupportedError: The model does not take inputs of this shape.
+            MemoryLimitError: The batch does not fit.
+            FaultError: ONNX Runtime broke.
+        """
+        with mapped("running a batch"):
+            arrays = self._session.run(None, dict(inputs))
+        for spec, array in zip(self._outputs, arrays, strict=True):
+            _check(spec, array)
+        return {spec.name: array for spec, array in zip(self._outputs, arrays, strict=True)}
+
+    @contextmanager
+    def lane(self, batches: Sequence[Tensors]) -> Iterator[Sequence[Request]]:
+        """Bind one request per batch for one worker thread.
+
+        Output buffers are sized from the model's symbolic shapes. Only where those do not tell is
+        the batch run once here, and then the first request is no longer a cold one.
+
+        Raises:
+            UnsupportedError: The model does not take inputs of this shape.
+            MemoryLimitError: The buffers do not fit.
+            FaultError: ONNX Runtime broke.
+        """
+        bindings: list[Any] = []
+        try:
+            with mapped("binding buffers"):
+                for batch in batches:
+                    bindings.append(self._session.io_binding())
+                    self._bind(bindings[-1], batch)
+            yield tuple(_request(self._session, binding) for binding in bindings)
+        finally:
+            for binding in bindings:
+                binding.clear_binding_inputs()
+                binding.clear_binding_outputs()
+
+    def close(self) -> None:
+        """Release the session."""
+        del self._session
+
+    def _bind(self, binding: Any, batch: Tensors) -> None:
+        from onnxruntime import OrtValue
+
+        for spec in self._inputs:
+            array = batch[spec.name]
+            value = OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
+            value.update_inplace(np.ascontiguousarray(array))
+            binding.bind_ortvalue_input(spec.name, value)
+        for spec, shape in zip(self._outputs, self._output_shapes(batch), strict=True):
+            dtype = np.dtype(spec.dtype).type
+            value = OrtValue.ortvalue_from_shape_and_type(shape, dtype)
+            binding.bind_ortvalue_output(spec.name, value)
+
+    def _output_shapes(self, batch: Tensors) -> list[tuple[int, ...]]:
+        """Work out the shapes of the outputs for one batch."""
+        known: dict[object, int] = {}
+        for node in self._session.get_inputs():
+            known.update(zip(node.shape, batch[node.name].shape, strict=False))
+        shapes = [node.shape for node in self._session.get_outputs()]
+        if all(type(dim) is int or dim in known for shape in shapes for dim in shape):
+            return [
+                tuple(dim if type(dim) is int else known[dim] for dim in shape) for shape in shapes
+            ]
+        return [array.shape for array in self._session.run(None, dict(batch))]
+
+
+def _request(session: Any, binding: Any) -> Request:
+    run: Callable[[Any], None] = session.run_with_iobinding
+    errors = runtime_errors()
+
+    def request() -> None:
+        try:
+            run(binding)
+        except errors as error:
+            raise trial_error(error, "running a request") from error
+
+    return request
+
+
+def _spec(node: Any) -> TensorSpec:
+    shape = tuple(dim if type(dim) is int else None for dim in node.shape)
+    return TensorSpec(name=node.name, dtype=TYPES[node.type], shape=shape)
+
+
+def _check(spec: TensorSpec, array: NDArray[Any]) -> None:
+    fits = len(array.shape) == len(spec.shape) and all(
+        promised in (None, actual)
+        for promised, actual in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.name != spec.dtype:
+        raise OutputError(
+            f"output {spec.name!r} is {array.dtype.name} {array.shape}, promised was {spec.dtype} "
+            f"{spec.shape}; export the model with true output shapes"
+        )

@@ -1,0 +1,191 @@
+"""The bench: everything that stays fixed while the deployments of one space are tried.
+
+Opening it reads and checks all input once (variants, data, what the backend honours), so that bad
+input is refused before the first trial. A bench belongs to one process and one thread.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from search_spaces.deployment import Deployment, Precision
+from search_spaces.space import SearchSpace
+from trials.backend import Backend, EngineSpec, Tensors
+from trials.backends.catalog import backend_named
+from trials.capabilities import engine_spec, refuse_ignored
+from trials.data import Dataset, Split, dataset_from_task, feeds, synthetic_dataset
+from trials.entries import Entry
+from trials.errors import UnsupportedError
+from trials.onnx_model import read_facts
+from trials.precision import convert, converter_versions, needs_calibration
+from trials.store import Obtained, Store
+from trials.variants import Model, model_from_source
+
+_CALIBRATION_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchFacts:
+    """What identifies the input of a search.
+
+    Attributes:
+        digests: SHA-256 by ``variant:<name>`` and ``data:<split>``, sorted by name.
+        samples: (split, number of samples).
+        environment: Versions and device facts that change engines.
+    """
+
+    digests: tuple[tuple[str, str], ...]
+    samples: tuple[tuple[str, int], ...]
+    environment: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A deployment whose engine is in the store.
+
+    Attributes:
+        convert_s: Seconds that conversion took just now; 0.0 where the store had it.
+        build_s: Likewise for the build.
+    """
+
+    spec: EngineSpec
+    variant_digest: str
+    model: Entry
+    engine: Entry
+    convert_s: float
+    build_s: float
+
+
+class Bench:
+    """One space with its variants, data, backend and store; made by :func:`open_bench`."""
+
+    def __init__(
+        self, space: SearchSpace, store: Store, *, backend: Backend, dataset: Dataset
+    ) -> None:
+        self.space = space
+        self.store = store
+        self.backend = backend
+        self.dataset = dataset
+        self._capabilities = backend.capabilities()
+        self._environment = backend.environment()
+        self._models = {
+            source.name: model_from_source(source, space=space, store=store)
+            for source in space.variants
+        }
+        self._refusals: dict[EngineSpec, UnsupportedError] = {}
+
+    @property
+    def facts(self) -> BenchFacts:
+        """Identify the input of the search."""
+        digests = [(f"variant:{model.name}", model.digest) for model in self._models.values()]
+        splits = [split for split in self._splits() if split is not None]
+        digests += [(f"data:{split.name}", split.digest) for split in splits]
+        return BenchFacts(
+            digests=tuple(sorted(digests)),
+            samples=tuple((split.name, len(split)) for split in splits),
+            environment=self._environment,
+        )
+
+    def prepare(self, deployment: Deployment) -> Prepared:
+        """Convert the variant and build the engine, or find both in the store.
+
+        An engine that was refused before is refused again at once, for the same reason.
+
+        Raises:
+            InfeasibleError: The engine cannot be built.
+            FaultError: The converter or builder broke.
+            StoreError: The store cannot be written.
+        """
+        source = self._models[deployment.variant]
+        model = self._converted(source, deployment.precision)
+        spec = engine_spec(
+            deployment,
+            backend_name=self.backend.name,
+            model_digest=model.entry.sha256,
+            capabilities=self._capabilities,
+            environment=self._environment,
+        )
+        engine = self._built(spec, model.entry.path)
+        return Prepared(
+            spec=spec,
+            variant_digest=source.digest,
+            model=model.entry,
+            engine=engine.entry,
+            convert_s=model.seconds if model.made else 0.0,
+            build_s=engine.seconds if engine.made else 0.0,
+        )
+
+    def _splits(self) -> Iterator[Split | None]:
+        yield self.dataset.calibration
+        yield self.dataset.search
+        yield self.dataset.report
+
+    def _converted(self, model: Model, precision: Precision) -> Obtained:
+        if not model.convertible:
+            return self.store.obtain(
+                "model", {"as-is": model.digest}, lambda out: _copy(model.path, out)
+            )
+        calibration = self.dataset.calibration if needs_calibration(precision) else None
+        parts: dict[str, object] = {
+            "variant": model.digest,
+            "precision": precision.value,
+            "converters": dict(converter_versions(precision)),
+        }
+        if calibration is not None:
+            parts["calibration"] = calibration.digest
+            parts["preprocessing"] = asdict(self.dataset.preprocessing)
+
+        def make(out: Path) -> None:
+            batches = [] if calibration is None else self._calibration(calibration, model.path)
+            convert(model.path, precision, out, calibration=batches)
+
+        return self.store.obtain("model", parts, make)
+
+    def _calibration(self, split: Split, model: Path) -> list[Tensors]:
+        inputs = read_facts(model).inputs
+        starts = range(0, len(split), _CALIBRATION_BATCH)
+        indices = [range(start, min(start + _CALIBRATION_BATCH, len(split))) for start in starts]
+        return [
+            feeds(
+                split.samples(chosen, self.dataset.preprocessing),
+                inputs,
+                source=self.space.source,
+            )
+            for chosen in indices
+        ]
+
+    def _built(self, spec: EngineSpec, model: Path) -> Obtained:
+        if spec in self._refusals:
+            raise self._refusals[spec]
+        try:
+            return self.store.obtain(
+                "engine", asdict(spec), lambda plan: self.backend.build(model, spec, plan)
+            )
+        except UnsupportedError as error:  # memory may be there again later, support may not
+            self._refusals[spec] = error
+            raise
+
+
+def open_bench(space: SearchSpace, store: Store) -> Bench:
+    """Read and check everything that a space names.
+
+    Raises:
+        SpaceError: An axis that the backend does not honour, or a batch that a model cannot serve.
+        ModelError: A variant that cannot be used.
+        DataError: Data that cannot be used.
+        UnsupportedError: The backend cannot work on this machine.
+    """
+    backend = backend_named(space.backend)
+    refuse_ignored(space, backend.capabilities())
+    task = space.task
+    dataset = (
+        synthetic_dataset(space.plan.seed)
+        if task.data is None
+        else dataset_from_task(task, source=space.source)
+    )
+    return Bench(space, store, backend=backend, dataset=dataset)
+
+
+def _copy(source: Path, out: Path) -> None:
+    shutil.copyfile(source, out)

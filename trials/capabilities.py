@@ -1,0 +1,105 @@
+"""Hold a space against what a backend honours.
+
+An axis value that a backend ignores is refused with a reason and never searched: its trials would
+be duplicates that look like discoveries.
+"""
+
+from search_spaces.deployment import REQUIRED_AXES, Deployment, Precision, Scalar
+from search_spaces.errors import SpaceError
+from search_spaces.space import Axis, SearchSpace
+from search_spaces.spelling import did_you_mean
+from trials.backend import Capabilities, EngineSpec, Option, Scope
+
+
+def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
+    """Check that the space's backend honours every value of every axis.
+
+    Raises:
+        SpaceError: It does not; names the axis, the value, the reason and the mend.
+    """
+    for axis in space.axes:
+        problem = None
+        if axis.name == "precision":
+            problem = _precision_problem(axis, space.backend, capabilities)
+        elif axis.name not in REQUIRED_AXES:
+            problem = _option_problem(axis, space.backend, capabilities)
+        if problem is not None:
+            raise SpaceError(problem, source=space.source, key=f"axes.{axis.name}")
+
+
+def engine_spec(
+    deployment: Deployment,
+    *,
+    backend_name: str,
+    model_digest: str,
+    capabilities: Capabilities,
+    environment: tuple[tuple[str, str], ...],
+) -> EngineSpec:
+    """Reduce a deployment to what changes its engine, with defaults filled in.
+
+    Args:
+        deployment: Its options of scope SERVING leave no trace.
+        backend_name: Name of the backend.
+        model_digest: SHA-256 of the converted ONNX content.
+        capabilities: Those of the backend.
+        environment: The backend's.
+    """
+    chosen = dict(deployment.options)
+    options = tuple(
+        (option.name, chosen.get(option.name, option.default))
+        for option in sorted(capabilities.options, key=lambda option: option.name)
+        if option.scope is Scope.ENGINE
+    )
+    bound = capabilities.batch_in_engine or deployment.precision in capabilities.batch_bound
+    return EngineSpec(
+        backend=backend_name,
+        model_digest=model_digest,
+        precision=deployment.precision,
+        batch_size=deployment.batch_size if bound else None,
+        options=options,
+        environment=environment,
+    )
+
+
+def _precision_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str | None:
+    reasons = dict(capabilities.refusals)
+    honoured = ", ".join(capabilities.precisions)
+    for value in axis.values:
+        precision = Precision(str(value))
+        if precision not in capabilities.precisions:
+            reason = reasons.get(precision, "it has no such arithmetic")
+            return f"backend {backend!r} does not build {precision}: {reason}; use {honoured}"
+    return None
+
+
+def _option_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str | None:
+    options = {option.name: option for option in capabilities.options}
+    option = options.get(axis.name)
+    if option is None:
+        mend = did_you_mean(axis.name, options)
+        return (
+            f"backend {backend!r} has no option {axis.name!r}, so its values would be tried in "
+            f"vain; {mend}"
+        )
+    for value in axis.values:
+        if not _takes(option, value):
+            return (
+                f"backend {backend!r} does not take {_written(value)} for {option.name} "
+                f"({option.help}); use {_known(option)}"
+            )
+    return None
+
+
+def _takes(option: Option, value: Scalar) -> bool:
+    if option.choices:  # True equals 1 in Python, but not in a space file
+        return any(value == each and type(value) is type(each) for each in option.choices)
+    return type(value) is int and value >= 1
+
+
+def _known(option: Option) -> str:
+    return ", ".join(map(_written, option.choices)) if option.choices else "an integer >= 1"
+
+
+def _written(value: Scalar) -> str:
+    """Write a value as YAML does."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,192 @@
+"""Run ONE deployment from model file to numbers: prepare, build, drive, score.
+
+The order has a reason: the engine is loaded and driven before it is scored, so that the cold call
+is cold and the peak of memory is that of serving, not of scoring.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+from search_spaces.deployment import Deployment
+from trials.backend import Engine
+from trials.bench import Bench, Prepared
+from trials.data import Split, feeds, request_batches
+from trials.environment import environment
+from trials.errors import (
+    DeadlineError,
+    FaultError,
+    InfeasibleError,
+    MemoryLimitError,
+    OutputError,
+    WorkerDiedError,
+)
+from trials.load import Driven, drive
+from trials.measurement import Costs, EngineRecord, Quality
+from trials.memory import PeakMemory
+from trials.outcome import Completed, Failed, Infeasible, Outcome
+from trials.quality_file import json_from_quality, quality_from_json
+from trials.scoring import score_engine
+
+OnPhase = Callable[[str], None]
+
+_SCORING_BATCH = 64  # samples a call where the engine takes any batch size
+_SAMPLES_IN_FLIGHT = 512  # distinct samples that requests cycle over, as batches allow
+_MIN_BATCHES = 4
+_MAX_BATCHES = 64
+
+
+def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Outcome:
+    """Try one deployment.
+
+    Args:
+        deployment: A point of the bench's space.
+        bench: The opened space.
+        on_phase: Told the name of each step as it begins.
+
+    Returns:
+        What came of it; a fact about the deployment is Infeasible, a fault of tonight is Failed.
+        Any other exception is a bug or unusable input and escapes.
+    """
+    try:
+        return _completed(deployment, bench, on_phase)
+    except InfeasibleError as error:
+        return Infeasible(
+            deployment=deployment,
+            kind=_kind_of_infeasible(error),
+            reason=str(error),
+            environment=environment(),
+        )
+    except FaultError as error:
+        return Failed(
+            deployment=deployment,
+            kind=_kind_of_fault(error),
+            reason=str(error),
+            environment=environment(),
+        )
+
+
+def score_report(deployment: Deployment, bench: Bench) -> Quality:
+    """Score a deployment's engine on the report split, which no search has seen.
+
+    Raises:
+        TrialError: The engine cannot be built, loaded or scored.
+    """
+    prepared = bench.prepare(deployment)
+    engine = bench.backend.load(prepared.engine.path, deployment)
+    try:
+        return _quality(engine, prepared, bench, bench.dataset.report)[0]
+    finally:
+        engine.close()
+
+
+def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Completed:
+    on_phase("prepare")
+    prepared = bench.prepare(deployment)
+    on_phase("load")
+    memory = PeakMemory()
+    started = perf_counter()
+    engine = bench.backend.load(prepared.engine.path, deployment)
+    try:
+        load_s = perf_counter() - started
+        on_phase("measure")
+        driven = _driven(engine, deployment, bench)
+        measure_s = perf_counter() - started - load_s
+        peak_memory_bytes = memory.peak_bytes()
+        on_phase("score")
+        quality, score_s = _quality(engine, prepared, bench, bench.dataset.search)
+    finally:
+        engine.close()
+    costs = Costs(
+        convert_s=prepared.convert_s,
+        build_s=prepared.build_s,
+        score_s=score_s,
+        load_s=load_s,
+        cold_call_s=driven.cold_call_s,
+        measure_s=measure_s,
+    )
+    return Completed(
+        deployment=deployment,
+        engine=_record(prepared),
+        speed=driven.speed,
+        quality=quality,
+        peak_memory_bytes=peak_memory_bytes,
+        costs=costs,
+        environment=environment(extra=prepared.spec.environment),
+        flags=driven.flags,
+        blocks=driven.blocks,
+    )
+
+
+def _driven(engine: Engine, deployment: Deployment, bench: Bench) -> Driven:
+    batch_size = deployment.batch_size
+    samples = request_batches(
+        bench.dataset.search,
+        batch_size=batch_size,
+        count=max(_MIN_BATCHES, min(_MAX_BATCHES, _SAMPLES_IN_FLIGHT // batch_size)),
+        preprocessing=bench.dataset.preprocessing,
+        seed=bench.space.plan.seed,
+    )
+    return drive(
+        engine,
+        [feeds(batch, engine.inputs, source=bench.space.source) for batch in samples],
+        concurrency=deployment.concurrency,
+        batch_size=batch_size,
+        plan=bench.space.plan,
+    )
+
+
+def _quality(
+    engine: Engine, prepared: Prepared, bench: Bench, split: Split
+) -> tuple[Quality, float]:
+    """Return the engine's quality on a split and the seconds it took; 0.0 from the store.
+
+    Accuracy belongs to the engine, not to the deployment: it is scored once per engine.
+    """
+    task = bench.space.task
+    parts: dict[str, object] = {
+        "engine": asdict(prepared.spec),
+        "split": split.digest,
+        "task": [task.kind.value, task.metric],
+        "preprocessing": asdict(task.preprocessing),
+    }
+
+    def make(out: Path) -> None:
+        quality = score_engine(
+            engine.infer,
+            engine.inputs,
+            split,
+            task=task,
+            preprocessing=bench.dataset.preprocessing,
+            batch_size=prepared.spec.batch_size or _SCORING_BATCH,
+            source=bench.space.source,
+        )
+        out.write_text(json_from_quality(quality), encoding="utf-8")
+
+    scored = bench.store.obtain("quality", parts, make)
+    quality = quality_from_json(scored.entry.path.read_text(encoding="utf-8"))
+    return replace(quality, split=split.name), scored.seconds if scored.made else 0.0
+
+
+def _record(prepared: Prepared) -> EngineRecord:
+    return EngineRecord(
+        variant_digest=prepared.variant_digest,
+        model_digest=prepared.model.sha256,
+        engine_digest=prepared.engine.sha256,
+        engine_key=prepared.engine.key,
+        size_bytes=prepared.engine.size_bytes,
+    )
+
+
+def _kind_of_infeasible(error: InfeasibleError) -> Literal["unsupported", "memory", "output"]:
+    if isinstance(error, MemoryLimitError):
+        return "memory"
+    return "output" if isinstance(error, OutputError) else "unsupported"
+
+
+def _kind_of_fault(error: FaultError) -> Literal["crash", "deadline", "fault"]:
+    if isinstance(error, DeadlineError):
+        return "deadline"
+    return "crash" if isinstance(error, WorkerDiedError) else "fault"
