@@ -103,8 +103,9 @@ class DistinctSampler(BaseSampler):
         """
         if "fixed_params" in trial.system_attrs:
             return {}
-        inner_space = self._inner.infer_relative_search_space(study, trial)
-        params = dict(self._inner.sample_relative(study, trial, inner_space))
+        # not inferred from the trials, as samplers do: every trial of a study has these parameters
+        searched = {name: one for name, one in search_space.items() if not one.single()}
+        params = dict(self._inner.sample_relative(study, trial, searched))
         for name, distribution in search_space.items():
             if name not in params:
                 params[name] = self._inner.sample_independent(study, trial, name, distribution)

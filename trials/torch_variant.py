@@ -221,6 +221,12 @@ def _onnx_bytes(module: "nn.Module", source: TorchSource) -> bytes:
         )
     assert program is not None  # the old exporter writes a file and returns nothing
     model = program.model_proto
+    first = model.graph.input[0].type.tensor_type.shape.dim[0]
+    if not first.dim_param:  # the exporter falls back to the example's size without a word
+        raise ModelError(
+            f"variants.{source.name}.torch.factory: {source.factory}'s module fixes the batch; in "
+            "its forward, use x.shape[0] and not len(x) or a number"
+        )
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)

@@ -549,3 +549,12 @@ def test_arrays_and_inputs_must_have_the_same_names(names: list[str], message: s
 
     with pytest.raises(DataError, match=message):
         feeds(samples, specs, source=SOURCE)
+
+
+def test_task_without_data_is_refused() -> None:
+    task = Task(
+        kind=TaskKind.CLASSIFICATION, metric=None, data=None, preprocessing=Preprocessing()
+    )
+
+    with pytest.raises(DataError, match=r"space\.yaml: task\.data is missing"):
+        dataset_from_task(task, source=SOURCE)

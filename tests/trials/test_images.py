@@ -213,3 +213,12 @@ def test_splits_with_other_classes_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="differ in bird"):
         dataset_from_task(task, source="space.yaml")
+
+
+def test_loop_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat/1.png").symlink_to(tmp_path / "cat/2.png")
+    (tmp_path / "cat/2.png").symlink_to(tmp_path / "cat/1.png")
+
+    with pytest.raises(DataError, match="cannot be read"):
+        read(tmp_path)
