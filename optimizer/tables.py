@@ -1,7 +1,7 @@
 """Fronts and trials as text, tables and plain data."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -10,17 +10,17 @@ from optimizer.front import Front
 from optimizer.records import TrialRecord
 from search_spaces.deployment import Deployment, Scalar
 from search_spaces.metrics import METRICS
-from search_spaces.space import Objective
 from trials.measurement import Estimate, Quality
 from trials.outcome import Completed, Failed, Infeasible
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 _SIGNIFICANT = 3
-_MANY_DIGITS = 1e5
-_NARROW = 40  # characters of trial and deployment
-_CELL, _WIDE_CELL = 15, 30  # characters of an interval alone, and with its value before it
+_THOUSAND = 999.5  # rounds to 1,000
+_NUMBER_COLUMN = len("trial")
+_LEAST_DEPLOYMENT = 12  # characters; below it the deployment's words break
 
 
 def text_of(estimate: Estimate) -> str:
@@ -33,10 +33,8 @@ def text_of(estimate: Estimate) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number with three significant digits, large ones in thousands."""
-    if abs(value) >= _MANY_DIGITS:
-        return f"{value:,.0f}"
-    if abs(value) >= 10**_SIGNIFICANT:
+    """Write a number with three significant digits, large ones whole and in thousands."""
+    if abs(value) >= _THOUSAND:
         return f"{value:,.0f}"
     return f"{value:.{_SIGNIFICANT}g}"
 
@@ -44,32 +42,29 @@ def number(value: float) -> str:
 def table_of_front(front: Front, verdicts: Mapping[int, Quality], *, width: int) -> "Table":
     """Lay the front out for a terminal of ``width`` characters, the knee marked.
 
-    On a narrow terminal the interval stands below its value: nothing is cut off.
+    On a narrow terminal the interval stands below its value, on a very narrow one its limits below
+    each other: nothing is cut off.
     """
     from rich.table import Table
     from rich.text import Text  # brackets are markup to rich, and intervals to us
 
     table = Table(header_style="bold", pad_edge=False, box=None, collapse_padding=True)
     table.add_column("trial", justify="right", no_wrap=True)
-    table.add_column("deployment", overflow="fold")
     labels = [objective.metric.label for objective in front.objectives]
     if verdicts:
         labels.append(f"{_verdict_label(verdicts)} on report split")
-    for label in labels:
-        table.add_column(Text(label), justify="right", min_width=_CELL)
-    is_narrow = width < _NARROW + len(labels) * _WIDE_CELL
-    for record in front.members:
-        estimates: list[Estimate | None] = [
-            _measured(record, objective) for objective in front.objectives
-        ]
-        if verdicts:
-            verdict = verdicts.get(record.number)
-            estimates.append(None if verdict is None else verdict.scores[0][1])
+    rows = [_estimates(record, front, verdicts) for record in front.members]
+    names = [short(record.outcome.deployment) for record in front.members]
+    write, widths = _layout(rows, labels, names, width)
+    table.add_column("deployment", overflow="fold", width=widths[0])
+    for label, least in zip(labels, widths[1:], strict=True):
+        table.add_column(Text(label), justify="right", overflow="fold", min_width=least)
+    for record, name, estimates in zip(front.members, names, rows, strict=True):
         is_knee = front.knee is record
         table.add_row(
             f"{'*' if is_knee else ''}{record.number}",
-            Text(short(record.outcome.deployment)),
-            *(Text(_cell(estimate, is_narrow=is_narrow)) for estimate in estimates),
+            Text(name),
+            *(Text("" if one is None else write(one)) for one in estimates),
             style="bold" if is_knee else None,
         )
     return table
@@ -106,41 +101,54 @@ def summary_of_front(front: Front) -> Iterator[str]:
         yield f"{count} × {reason}"
 
 
-def tables_of_trial(record: TrialRecord, verdict: Quality | None) -> Iterator["Table"]:
-    """Lay everything about one trial out, a table a topic."""
+def topics_of_trial(
+    record: TrialRecord, verdict: Quality | None
+) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
+    """Yield everything about one trial: a heading and rows of (name, value), topic by topic."""
     outcome = record.outcome
-    yield _table(
+    yield (
         f"trial {record.number} of study {record.study}: {outcome.state}",
         [(axis, str(value)) for axis, value in outcome.deployment.axes()],
     )
     if not isinstance(outcome, Completed):
-        yield _table("why", [(outcome.kind, outcome.reason)])
+        yield "why", [(outcome.kind, outcome.reason)]
+        yield "environment", outcome.environment.facts
         return
-    metrics = outcome.metrics()
-    yield _table(
-        "measured, with 95 % intervals"
-        + (f" ({', '.join(outcome.flags)})" if outcome.flags else ""),
-        [(_label(name), text_of(estimate)) for name, estimate in metrics.items()],
-    )
+    flags = f" ({', '.join(outcome.flags)})" if outcome.flags else ""
+    yield f"measured, with 95 % intervals{flags}", _written(outcome.metrics().items())
     if verdict is not None:
-        yield _table(
-            f"on the report split, {verdict.samples} samples",
-            [(_label(name), text_of(estimate)) for name, estimate in verdict.scores],
-        )
+        yield f"on the report split, {verdict.samples:,} samples", _written(verdict.scores)
     if outcome.quality is not None and outcome.quality.cohorts:
-        yield _table(
+        yield (
             "by cohort",
             [
                 (f"{cohort.cohort} ({cohort.samples})", text_of(cohort.score))
                 for cohort in outcome.quality.cohorts
             ],
         )
-    yield _table(
-        "cost [s]",
-        [(name, number(value)) for name, value in asdict(outcome.costs).items()],
+    costs = asdict(outcome.costs).items()
+    yield (
+        "cost, 0 where the store had it",
+        [(_in_seconds(one), number(value)) for one, value in costs],
     )
-    yield _table("engine", [(name, str(value)) for name, value in asdict(outcome.engine).items()])
-    yield _table("environment", list(outcome.environment.facts))
+    yield "engine", [(name, str(value)) for name, value in asdict(outcome.engine).items()]
+    yield "environment", outcome.environment.facts
+
+
+def tables_of_trial(
+    record: TrialRecord, verdict: Quality | None
+) -> Iterator["tuple[Text, Table]"]:
+    """Lay everything about one trial out: a heading and a table a topic."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for heading, rows in topics_of_trial(record, verdict):
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        yield Text(heading, style="italic"), table
 
 
 def data_of_front(front: Front, verdicts: Mapping[int, Quality]) -> dict[str, object]:
@@ -211,35 +219,72 @@ def _row(record: TrialRecord) -> dict[str, Scalar | None]:
     return row
 
 
-def _table(title: str, rows: Sequence[tuple[str, str]]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
+def _written(estimates: Iterable[tuple[str, Estimate]]) -> list[tuple[str, str]]:
+    return [(_label(name), text_of(estimate)) for name, estimate in estimates]
 
-    table = Table(
-        title=Text(title), title_justify="left", show_header=False, box=None, pad_edge=False
-    )
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+
+def _in_seconds(cost: str) -> str:
+    return f"{cost.removesuffix('_s').replace('_', ' ')} [s]"
 
 
 def _label(name: str) -> str:
     return METRICS[name].label if name in METRICS else name
 
 
-def _measured(record: TrialRecord, objective: Objective) -> Estimate:
+def _estimates(
+    record: TrialRecord, front: Front, verdicts: Mapping[int, Quality]
+) -> list[Estimate | None]:
+    """Return what stands in a member's row; the last is its verdict where there are any."""
     assert isinstance(record.outcome, Completed)
-    return record.outcome.metric(objective.metric.name)
+    found: list[Estimate | None] = [
+        record.outcome.metric(objective.metric.name) for objective in front.objectives
+    ]
+    if verdicts:
+        verdict = verdicts.get(record.number)
+        found.append(None if verdict is None else verdict.scores[0][1])
+    return found
 
 
 def _verdict_label(verdicts: Mapping[int, Quality]) -> str:
     return _label(next(iter(verdicts.values())).scores[0][0])
 
 
-def _cell(estimate: Estimate | None, *, is_narrow: bool) -> str:
-    if estimate is None:
-        return ""
-    text = text_of(estimate)
-    return text.replace(" [", "\n[", 1) if is_narrow else text
+def _layout(
+    rows: Sequence[Sequence[Estimate | None]],
+    labels: Sequence[str],
+    names: Sequence[str],
+    width: int,
+) -> tuple[Callable[[Estimate], str], list[int]]:
+    """Choose how intervals are written: in the fewest lines that fit ``width`` characters.
+
+    Returns:
+        What writes an estimate, and the widths of the columns from ``deployment`` on, which rich
+        would else squeeze where it should not.
+    """
+    columns = list(zip(*rows, strict=True)) or [() for _ in labels]
+    longest = max((len("deployment"), *map(len, names)))
+    for write, least in (
+        (text_of, longest),
+        (_in_two_lines, _LEAST_DEPLOYMENT),
+        (_in_three_lines, _LEAST_DEPLOYMENT),
+    ):
+        widths = [
+            _widest([label.replace(" ", "\n"), *(write(one) for one in column if one is not None)])
+            for label, column in zip(labels, columns, strict=True)
+        ]
+        left = width - _NUMBER_COLUMN - 1 - sum(1 + one for one in widths)
+        if left >= least:
+            return write, [min(left, longest), *widths]
+    return _in_three_lines, [1 for _ in range(1 + len(labels))]  # so narrow that numbers break
+
+
+def _widest(texts: Iterable[str]) -> int:
+    return max(len(line) for text in texts for line in text.splitlines())
+
+
+def _in_two_lines(estimate: Estimate) -> str:
+    return text_of(estimate).replace(" [", "\n[", 1)
+
+
+def _in_three_lines(estimate: Estimate) -> str:
+    return _in_two_lines(estimate).replace(", ", ",\n", 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optimizer.front import Front
 from optimizer.records import TrialRecord
 from optimizer.search import View
-from optimizer.tables import text_of
+from optimizer.tables import number, short, text_of
 from search_spaces.deployment import Deployment
 from search_spaces.space import Objective
 from trials.measurement import Estimate
@@ -33,8 +33,9 @@ class PlainView:
         """Say nothing."""
 
     def ended(self, record: TrialRecord, front: Front) -> None:
-        """Print the trial's line."""
-        self._console.print(line_of(record, front), highlight=False, markup=False, soft_wrap=True)
+        """Print the trial's line, with intervals: a log is read by whoever doubts a number."""
+        line = line_of(record, front, with_intervals=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print the note."""
@@ -57,7 +58,7 @@ class PanelView:
             console=console,
         )
         self._task = self._progress.add_task("searching", total=total, completed=done)
-        self._current = ""
+        self._running = ""
         self._began = time.monotonic()
         self._phase = ""
         self._front: Front | None = None
@@ -70,7 +71,8 @@ class PanelView:
 
     def began(self, number: int, deployment: Deployment) -> None:
         """Show which deployment runs."""
-        self._current = f"trial {number}: {deployment}"
+        self._running = f"trial {number}: {short(deployment)}"
+        self._phase = ""
         self._began = time.monotonic()
 
     def phase(self, name: str) -> None:
@@ -80,8 +82,11 @@ class PanelView:
     def ended(self, record: TrialRecord, front: Front) -> None:
         """Count the trial and keep its line above the panel."""
         self._front = front
+        self._running = ""
+        self._began = time.monotonic()
         self._progress.advance(self._task)
-        self._console.print(line_of(record, front), highlight=False, markup=False, soft_wrap=True)
+        line = line_of(record, front, with_intervals=False)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Keep the note above the panel."""
@@ -91,17 +96,24 @@ class PanelView:
         from rich.console import Group
         from rich.text import Text
 
-        seconds = time.monotonic() - self._began
-        lines = [Text(f"{self._current}  {self._phase} {seconds:.0f} s", style="dim")]
+        lines = [self._now()]
         if self._front is not None and self._front.members:
-            lines += [Text(line) for line in _bests(self._front)]
+            lines += _bests(self._front)
             lines.append(
-                Text(
-                    f"front {len(self._front.members)} deployments, "
-                    f"hypervolume {self._front.hypervolume:.3f}"
-                )
+                f"front {len(self._front.members)} deployments, "
+                f"hypervolume {self._front.hypervolume:.3f}"
             )
-        return Group(self._progress, *lines)
+        # one terminal line each: a panel whose height jumps flickers
+        texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
+        texts[0].stylize("dim")
+        return Group(self._progress, *texts)
+
+    def _now(self) -> str:
+        """Say what goes on at this moment."""
+        seconds = f"{time.monotonic() - self._began:.0f} s"
+        if not self._running:
+            return f"between trials: keeping the last, choosing the next  {seconds}"
+        return f"{self._running}  {self._phase} {seconds}"
 
 
 @contextmanager
@@ -121,20 +133,32 @@ def opened_view(console: "Console", *, total: int | None, done: int) -> Iterator
         yield panel
 
 
-def line_of(record: TrialRecord, front: Front) -> str:
+def line_of(record: TrialRecord, front: Front, *, with_intervals: bool) -> str:
     """Write one ended trial as a line."""
     outcome = record.outcome
+    head = f"{record.number:4d} {_standing(record, front):10s} {short(outcome.deployment)}"
     if not isinstance(outcome, Completed):
-        return f"{record.number:4d} {outcome.state:10s} {outcome.deployment}: {outcome.reason}"
-    member = any(record.number == other.number for other in front.members)
-    missed = any(record.number == other.number for other in front.missed)
-    state = "front" if member else "misses" if missed else "dominated"
+        return f"{head}: {outcome.reason}"
+    write = text_of if with_intervals else _value_of
     measured = "  ".join(
-        f"{objective.metric.name} {text_of(outcome.metric(objective.metric.name))}"
+        f"{objective.metric.name} {write(outcome.metric(objective.metric.name))}"
         for objective in front.objectives
     )
     flags = f"  ({', '.join(outcome.flags)})" if outcome.flags else ""
-    return f"{record.number:4d} {state:10s} {outcome.deployment}  {measured}{flags}"
+    return f"{head}  {measured}{flags}"
+
+
+def _standing(record: TrialRecord, front: Front) -> str:
+    if not isinstance(record.outcome, Completed):
+        return record.outcome.state
+    for name, group in (("front", front.members), ("misses", front.missed)):
+        if any(record.number == other.number for other in group):
+            return name
+    return "dominated"
+
+
+def _value_of(estimate: Estimate) -> str:
+    return number(estimate.value)
 
 
 def _bests(front: Front) -> Iterator[str]:

@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace
 from trials.backend import Backend, EngineSpec, Tensors
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
-from trials.data import Dataset, Split, dataset_from_task, feeds, synthetic_dataset
+from trials.data import Dataset, Split, dataset_from_task, synthetic_dataset
 from trials.entries import Entry
 from trials.errors import UnsupportedError
+from trials.feeding import feeds
 from trials.onnx_model import read_facts
 from trials.precision import convert, converter_versions, needs_calibration
 from trials.store import Obtained, Store
@@ -143,9 +146,10 @@ class Bench:
         return self.store.obtain("model", parts, make)
 
     def _calibration(self, split: Split, model: Path) -> list[Tensors]:
-        inputs = read_facts(model).inputs
-        starts = range(0, len(split), _CALIBRATION_BATCH)
-        indices = [range(start, min(start + _CALIBRATION_BATCH, len(split))) for start in starts]
+        facts = read_facts(model)
+        inputs, size = facts.inputs, facts.batch_size or _CALIBRATION_BATCH
+        starts = range(0, len(split) - size + 1, size) or range(1)  # whole batches only
+        indices = [np.arange(start, start + size) % len(split) for start in starts]
         return [
             feeds(
                 split.samples(chosen, self.dataset.preprocessing),

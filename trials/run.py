@@ -11,11 +11,13 @@ from time import perf_counter
 from typing import Literal
 
 from search_spaces.deployment import Deployment
+from search_spaces.space import Task
 from trials.backend import Engine
 from trials.bench import Bench, Prepared
-from trials.data import Split, feeds, request_batches
+from trials.data import Split, request_batches
 from trials.environment import environment
 from trials.errors import (
+    DataError,
     DeadlineError,
     FaultError,
     InfeasibleError,
@@ -23,12 +25,14 @@ from trials.errors import (
     OutputError,
     WorkerDiedError,
 )
+from trials.feeding import feeds
 from trials.load import Driven, drive
 from trials.measurement import Costs, EngineRecord, Quality
 from trials.memory import PeakMemory
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.quality_file import json_from_quality, quality_from_json
 from trials.scoring import score_engine
+from trials.users_code import code_digest, function_from_name
 
 OnPhase = Callable[[str], None]
 
@@ -149,7 +153,7 @@ def _quality(
     parts: dict[str, object] = {
         "engine": asdict(prepared.spec),
         "split": split.digest,
-        "task": [task.kind.value, task.metric],
+        "task": [task.kind.value, task.metric, _metric_code(task)],
         "preprocessing": asdict(task.preprocessing),
     }
 
@@ -168,6 +172,14 @@ def _quality(
     scored = bench.store.obtain("quality", parts, make)
     quality = quality_from_json(scored.entry.path.read_text(encoding="utf-8"))
     return replace(quality, split=split.name), scored.seconds if scored.made else 0.0
+
+
+def _metric_code(task: Task) -> str | None:
+    """Identify the code of a custom metric: edited, it must not report its old scores."""
+    if task.metric is None:
+        return None
+    function_from_name(task.metric, key="task.metric", refusal=DataError)
+    return code_digest()
 
 
 def _record(prepared: Prepared) -> EngineRecord:

@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from search_spaces.space import Preprocessing, Task, TaskKind
 from trials.backend import Tensors, TensorSpec
-from trials.data import Split, feeds
+from trials.data import Split
 from trials.errors import DataError, OutputError
+from trials.feeding import feeds
 from trials.measurement import Calibration, CohortScore, Estimate, Quality, ReliabilityBin
 from trials.statistics import mean_score, proportion
-from trials.torch_variant import function_from_name, users_code
+from trials.users_code import function_from_name, users_code
 
 Infer: TypeAlias = Callable[[Tensors], Tensors]
 Floats: TypeAlias = NDArray[np.float64]

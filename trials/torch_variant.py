@@ -1,11 +1,9 @@
-"""Variants that a torch factory makes: identified without torch's help, exported when first used.
+"""Variants that a torch factory makes: identified by code and weights, exported when first used.
 
 The factory is the user's own code and runs in this process. Its weights come from a safetensors
 file, which holds numbers only, so that nothing is unpickled. Exported once, a variant is an ONNX
 file like any other: BatchNorm folded, a free batch dimension, no trace of the machine that made
 it. The same source gives the same bytes.
-
-Nothing here imports torch before an export.
 """
 
 import hashlib
@@ -21,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.space import TorchSource
-from search_spaces.spelling import did_you_mean
-from trials.errors import ModelError, TrialError
+from trials.errors import ModelError
 from trials.onnx_model import one_line
+from trials.users_code import code_digest, function_from_name, reason_of, users_code
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -40,17 +38,18 @@ _MOST_NAMED = 5
 def torch_identity(source: TorchSource) -> str:
     """Identify what an export would give, without exporting: SHA-256, hexadecimal.
 
-    It covers the weights, the factory's name and the file it stands in, the input, and the
-    exporter's versions; not modules that the factory's file imports.
+    It covers the weights, the factory's name, all of the user's code that importing it loads, the
+    input, and the exporter's versions.
 
     Raises:
-        ModelError: The weights or the factory's file are missing, or torch is.
+        ModelError: The weights, the factory or torch are missing, or the factory's import breaks.
     """
     _require_torch()
+    _factory(source)  # importing it loads the code that is identified
     parts = {
         "weights": _file_digest(source.weights, f"weights of variant {source.name!r}"),
         "factory": source.factory,
-        "code": _file_digest(_code_file(source), f"code of {source.factory}"),
+        "code": code_digest(),
         "input": [list(source.input_shape), source.input_dtype],
         "versions": {name: version(name) for name in ("torch", "onnxscript", "onnx")},
         "opset": OPSET,
@@ -69,9 +68,7 @@ def export_torch(source: TorchSource, out: Path) -> None:
         OSError: The file cannot be written.
     """
     _require_torch()
-    factory = function_from_name(
-        source.factory, key=f"variants.{source.name}.torch.factory", refusal=ModelError
-    )
+    factory = _factory(source)
     with _quiet():
         module = _filled(_made(factory, source), source)
         with users_code(f"exporting {source.factory}", refusal=ModelError):
@@ -79,53 +76,9 @@ def export_torch(source: TorchSource, out: Path) -> None:
     _write_whole(content, out)
 
 
-def function_from_name(name: str, *, key: str, refusal: type[TrialError]) -> Callable[..., Any]:
-    """Import the function that a space file names as ``package.module:function``.
-
-    Args:
-        name: Looked up as Python does, on ``sys.path`` only.
-        key: Key in the space file, for messages.
-        refusal: What to raise.
-
-    Raises:
-        TrialError: As ``refusal``: no such module or function, or the import breaks.
-    """
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise refusal(f"{key}: importing {module_name} failed: {_reason(error)}") from error
-        raise refusal(
-            f"{key}: {name}: there is no module {error.name!r}; install it, or add its folder to "
-            "PYTHONPATH"
-        ) from error
-    except Exception as error:
-        raise refusal(f"{key}: importing {module_name} failed: {_reason(error)}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        known = [each for each, value in vars(module).items() if callable(value)]
-        raise refusal(
-            f"{key}: {module_name} has no function {function_name!r}; "
-            f"{did_you_mean(function_name, known)}"
-        )
-    found: Callable[..., Any] = function
-    return found
-
-
-@contextmanager
-def users_code(what: str, *, refusal: type[TrialError]) -> Iterator[None]:
-    """Turn whatever the user's own code raises into one line of ours.
-
-    Raises:
-        TrialError: As ``refusal``, unless it is a TrialError already.
-    """
-    try:
-        yield
-    except TrialError:
-        raise
-    except Exception as error:
-        raise refusal(f"{what} failed: {_reason(error)}") from error
+def _factory(source: TorchSource) -> Callable[..., Any]:
+    key = f"variants.{source.name}.torch.factory"
+    return function_from_name(source.factory, key=key, refusal=ModelError)
 
 
 def _require_torch() -> None:
@@ -135,24 +88,6 @@ def _require_torch() -> None:
             f"a torch variant needs {', '.join(missing)}; install trifront[torch], or export the "
             "model to ONNX on a machine that has torch"
         )
-
-
-def _code_file(source: TorchSource) -> Path:
-    """Find the file of the factory's module without running it; parent packages are imported."""
-    module_name = source.factory.partition(":")[0]
-    try:
-        with users_code(f"importing {module_name}", refusal=ModelError):
-            spec = importlib.util.find_spec(module_name)
-    except ModelError as error:
-        if not isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        spec = None
-    if spec is None or not spec.has_location or spec.origin is None:
-        raise ModelError(
-            f"variants.{source.name}.torch.factory: {source.factory}: there is no file of module "
-            f"{module_name!r}; install it, or add its folder to PYTHONPATH"
-        )
-    return Path(spec.origin)
 
 
 def _file_digest(path: Path, what: str) -> str:
@@ -185,8 +120,8 @@ def _filled(module: "nn.Module", source: TorchSource) -> "nn.Module":
         missing, unexpected = load_model(module, source.weights, strict=False)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{source.weights}: is no readable safetensors file ({_reason(error)}); write it with "
-            "safetensors.torch.save_model"
+            f"{source.weights}: is no readable safetensors file ({reason_of(error)}); write it "
+            "with safetensors.torch.save_model"
         ) from error
     except RuntimeError as error:  # torch's word for shapes that differ
         shapes = one_line(str(error).partition("\n")[2])
@@ -287,10 +222,3 @@ def _some(names: list[str]) -> str:
     shown = ", ".join(names[:_MOST_NAMED])
     surplus = len(names) - _MOST_NAMED
     return f"{shown} and {surplus} more" if surplus > 0 else shown
-
-
-def _reason(error: BaseException) -> str:
-    """Put what is at the bottom of an error into one short line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {one_line(str(error))}"

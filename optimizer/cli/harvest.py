@@ -96,7 +96,8 @@ def show(
         _echo_json(data_of_trial(record, verdict))
         return
     console = results_console()
-    for table in tables_of_trial(record, verdict):
+    for heading, table in tables_of_trial(record, verdict):
+        console.print(heading)
         console.print(table)
 
 

@@ -18,11 +18,11 @@ from trials.data import (
     Dataset,
     Split,
     dataset_from_task,
-    feeds,
     request_batches,
     synthetic_dataset,
 )
 from trials.errors import DataError
+from trials.feeding import feeds
 
 SOURCE = "space.yaml"
 PLAIN = Preprocessing()
