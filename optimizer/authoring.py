@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from optimizer.errors import UsageError
-from optimizer.workspace import write_atomically
+from optimizer.workspace import write_atomically, writing
 from search_spaces.draft import DraftFacts, DraftInput, draft_yaml
 from search_spaces.files import space_from_yaml
 from search_spaces.space import Preprocessing, SplitOfOne, Task, TaskKind
@@ -30,8 +30,8 @@ class Draft:
 def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
     """Look into a model and its data and write a commented space file.
 
-    A model with a fixed batch dimension is copied with a free one where that is safe; where it is
-    not, the draft searches the one batch size that the model takes.
+    A model with a fixed batch dimension is copied with a free one, beside the space file, where
+    that is safe; where it is not, the draft searches the one batch size that the model takes.
 
     Raises:
         ModelError: The model cannot be used.
@@ -44,15 +44,24 @@ def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
         raise UsageError(f"{path} exists", hint="name another file with --to, or remove it")
     facts = read_facts(model)
     split = _look_into(data)
-    notes: list[str] = []
-    if facts.batch_size is not None:
-        model, note = _freed(model, facts.batch_size)
-        notes.append(note)
-        facts = read_facts(model)
+    if facts.batch_size is None:
+        _write(path, model, facts, data=data, split=split)
+        return Draft(path=path, notes=())
+    copy = path.parent / f"{model.stem}.free-batch.onnx"
+    note = _free(model, copy, facts.batch_size)
+    drafted = copy if copy.exists() else model
+    try:
+        _write(path, drafted, read_facts(drafted), data=data, split=split)
+    except BaseException:
+        copy.unlink(missing_ok=True)  # it was not there before
+        raise
+    return Draft(path=path, notes=(note,))
+
+
+def _write(path: Path, model: Path, facts: ModelFacts, *, data: Path, split: Split) -> None:
     text = draft_yaml(_facts(model, facts, data=data, split=split, folder=path.parent))
     write_atomically(path, text.encode())
     space_from_yaml(path)  # a draft that cannot be read would be our bug, and the user's riddle
-    return Draft(path=path, notes=tuple(notes))
 
 
 def _look_into(data: Path) -> Split:
@@ -63,16 +72,17 @@ def _look_into(data: Path) -> Split:
     return dataset_from_task(task, source=str(data)).search
 
 
-def _freed(model: Path, batch_size: int) -> tuple[Path, str]:
-    """Return the model to draft for, and what happened to its batch dimension."""
-    copy = model.with_name(f"{model.stem}.free-batch.onnx")
+def _free(model: Path, copy: Path, batch_size: int) -> str:
+    """Write a copy with a free batch where that is safe; say what happened."""
     if copy.exists():
         raise UsageError(f"{copy} exists", hint="remove it, or run init on it")
     try:
-        free_batch(model, copy)
+        with writing(copy):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            free_batch(model, copy)
     except ModelError as error:
-        return model, f"{error}; the draft searches batch_size {batch_size} alone"
-    return copy, (
+        return f"{error}; the draft searches batch_size {batch_size} alone"
+    return (
         f"{model} has a fixed batch of {batch_size}; {copy} is a copy with a free one, "
         "checked to give the same answers"
     )
@@ -82,7 +92,9 @@ def _facts(
     model: Path, facts: ModelFacts, *, data: Path, split: Split, folder: Path
 ) -> DraftFacts:
     labels = split.labels
-    is_classes = np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1
+    is_classes = (
+        np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1 and int(labels.min()) >= 0
+    )
     return DraftFacts(
         name=model.stem,
         model=_from(folder, model),

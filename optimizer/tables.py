@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SIGNIFICANT = 3
 _THOUSAND = 999.5  # rounds to 1,000
 _NUMBER_COLUMN = len("trial")
-_LEAST_DEPLOYMENT = 12  # characters; below it the deployment's words break
+_LEAST_DEPLOYMENT = 11  # characters; below it the deployment's words break
 
 
 def text_of(estimate: Estimate) -> str:
@@ -57,8 +57,8 @@ def table_of_front(front: Front, verdicts: Mapping[int, Quality], *, width: int)
     names = [short(record.outcome.deployment) for record in front.members]
     write, widths = _layout(rows, labels, names, width)
     table.add_column("deployment", overflow="fold", width=widths[0])
-    for label, least in zip(labels, widths[1:], strict=True):
-        table.add_column(Text(label), justify="right", overflow="fold", min_width=least)
+    for label, wide in zip(labels, widths[1:], strict=True):
+        table.add_column(Text(label), justify="right", overflow="fold", width=wide)
     for record, name, estimates in zip(front.members, names, rows, strict=True):
         is_knee = front.knee is record
         table.add_row(
@@ -254,7 +254,7 @@ def _layout(
     labels: Sequence[str],
     names: Sequence[str],
     width: int,
-) -> tuple[Callable[[Estimate], str], list[int]]:
+) -> tuple[Callable[[Estimate], str], list[int | None]]:
     """Choose how intervals are written: in the fewest lines that fit ``width`` characters.
 
     Returns:
@@ -272,10 +272,11 @@ def _layout(
             _widest([label.replace(" ", "\n"), *(write(one) for one in column if one is not None)])
             for label, column in zip(labels, columns, strict=True)
         ]
-        left = width - _NUMBER_COLUMN - 1 - sum(1 + one for one in widths)
+        # one space behind every column, the last one too
+        left = width - _NUMBER_COLUMN - 2 - sum(1 + one for one in widths)
         if left >= least:
             return write, [min(left, longest), *widths]
-    return _in_three_lines, [1 for _ in range(1 + len(labels))]  # so narrow that numbers break
+    return _in_three_lines, [None] * (1 + len(labels))  # so narrow that numbers break
 
 
 def _widest(texts: Iterable[str]) -> int:

@@ -96,11 +96,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
+                os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp made it for us alone
                 os.fsync(file.fileno())
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _umask() -> int:
+    current = os.umask(0)  # the only way to read it is to set it
+    os.umask(current)
+    return current
 
 
 def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:

@@ -1,0 +1,171 @@
+"""One trial end to end on ONNX Runtime, with models that take milliseconds."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from real_spaces import FEATURES, bench_in, point, write_model, write_space
+
+from search_spaces.deployment import Deployment, Precision
+from trials.bench import Bench
+from trials.outcome import Completed, Infeasible
+from trials.run import run_trial, score_report
+
+
+def ran(bench: Bench, deployment: Deployment) -> Completed:
+    outcome = run_trial(deployment, bench, on_phase=lambda _: None)
+    assert isinstance(outcome, Completed), outcome
+    return outcome
+
+
+def test_completed_trial_says_everything(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path, write_space(tmp_path))
+    deployment = point(batch_size=4, concurrency=2)
+
+    outcome = ran(bench, deployment)
+
+    assert outcome.deployment == deployment
+    assert outcome.engine.variant_digest == dict(bench.facts.digests)["variant:net"]
+    assert outcome.speed.requests == sum(len(block.latencies_s) for block in outcome.blocks)
+    assert {block.batch_size for block in outcome.blocks} == {4}
+    assert outcome.quality is not None
+    assert outcome.quality.calibration is not None
+    assert "onnxruntime" in dict(outcome.environment.facts)
+    assert all(estimate.value >= 0 for estimate in outcome.metrics().values())
+
+
+def test_every_cost_of_a_first_trial_is_stated(tmp_path: Path) -> None:
+    costs = ran(bench_in(tmp_path, write_space(tmp_path)), point()).costs
+
+    assert all(getattr(costs, field.name) > 0 for field in fields(costs))
+
+
+def test_steps_are_told_in_their_order(tmp_path: Path) -> None:
+    """Driven before it is scored: the cold call is cold, the peak that of serving."""
+    phases: list[str] = []
+
+    run_trial(point(), bench_in(tmp_path, write_space(tmp_path)), on_phase=phases.append)
+
+    assert phases == ["prepare", "load", "measure", "score"]
+
+
+def test_accuracy_is_scored_once_per_engine_and_not_per_deployment(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path, write_space(tmp_path))
+
+    first = ran(bench, point())
+    second = ran(bench, point(batch_size=4, concurrency=2, threads=2))
+
+    assert first.costs.score_s > 0
+    assert second.costs.score_s == 0.0
+    assert second.quality == first.quality
+    assert [entry.kind for entry in bench.store.list()].count("quality") == 1
+
+
+def test_int8_is_scored_on_its_own(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path, write_space(tmp_path))
+    ran(bench, point())
+
+    quantized = ran(bench, point(precision=Precision.INT8))
+
+    assert quantized.costs.score_s > 0
+
+
+def test_report_split_is_scored_apart_from_the_search_split(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path, write_space(tmp_path))
+    searched = ran(bench, point()).quality
+
+    verdict = score_report(point(), bench)
+
+    assert searched is not None
+    assert (searched.split, verdict.split) == ("search", "report")
+    assert verdict.split_digest != searched.split_digest
+
+
+def test_changed_model_never_gets_an_old_number(tmp_path: Path) -> None:
+    space = write_space(tmp_path)
+    before = ran(bench_in(tmp_path, space), point())
+    write_model(tmp_path / "net.onnx", seed=7)
+
+    after = ran(bench_in(tmp_path, space), point())
+
+    assert after.costs.score_s > 0
+    assert after.engine.variant_digest != before.engine.variant_digest
+    assert after.quality != before.quality
+
+
+def test_measured_accuracy_is_that_of_the_model(tmp_path: Path) -> None:
+    import onnxruntime
+
+    bench = bench_in(tmp_path, write_space(tmp_path))
+    split = bench.dataset.search
+    session = onnxruntime.InferenceSession(
+        tmp_path / "net.onnx", providers=["CPUExecutionProvider"]
+    )
+
+    accuracy = ran(bench, point()).metric("accuracy").value
+
+    [logits] = session.run(None, {"samples": split.arrays[0][1]})
+    assert accuracy == np.mean(logits.argmax(axis=1) == split.labels)
+
+
+def test_answers_that_are_not_finite_are_infeasible_and_say_so(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "net.onnx", offset=float("nan"))
+
+    outcome = run_trial(
+        point(), bench_in(tmp_path, write_space(tmp_path, {"net": model})), on_phase=lambda _: None
+    )
+
+    assert isinstance(outcome, Infeasible)
+    assert outcome.kind == "output"
+    assert "NaN" in outcome.reason
+    assert outcome.environment.facts
+
+
+def test_precision_that_cannot_be_made_is_infeasible_not_failed(tmp_path: Path) -> None:
+    space = write_space(tmp_path)
+    quantized = bench_in(tmp_path, space).prepare(point(precision=Precision.INT8)).model.path
+    (tmp_path / "net.onnx").write_bytes(quantized.read_bytes())
+
+    outcome = run_trial(
+        point(precision=Precision.INT8), bench_in(tmp_path, space), on_phase=lambda _: None
+    )
+
+    assert isinstance(outcome, Infeasible)
+    assert outcome.kind == "unsupported"
+
+
+def test_peak_memory_grows_with_what_the_engine_holds(tmp_path: Path) -> None:
+    width = 200_000  # 6 + 4 weights of 4 bytes each: 8 MB
+    model = write_model(tmp_path / "net.onnx", width=width)
+
+    outcome = ran(bench_in(tmp_path, write_space(tmp_path, {"net": model})), point())
+
+    assert outcome.peak_memory_bytes > width * FEATURES * 4
+
+
+def test_bug_in_a_trial_escapes(tmp_path: Path) -> None:
+    """An outcome is a fact; a KeyError is not one."""
+    bench = bench_in(tmp_path, write_space(tmp_path))
+
+    with pytest.raises(KeyError, match="nobody"):
+        run_trial(replace(point(), variant="nobody"), bench, on_phase=lambda _: None)
+
+
+def test_torch_variant_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra trifront[torch]")
+    safetensors = pytest.importorskip("safetensors.torch", reason="needs trifront[torch]")
+    code = f"from torch import nn\n\ndef net():\n    return nn.Linear({FEATURES}, 4)\n"
+    (tmp_path / "run_nets.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    safetensors.save_model(torch.nn.Linear(FEATURES, 4), tmp_path / "net.safetensors")
+    variant = (
+        '  - {name: net, torch: {factory: "run_nets:net", weights: net.safetensors, '
+        f"input_shape: [{FEATURES}]}}}}"
+    )
+
+    bench = bench_in(tmp_path, write_space(tmp_path, variants=variant))
+    outcome = ran(bench, point(batch_size=4))
+
+    assert outcome.quality is not None
+    assert outcome.engine.variant_digest == dict(bench.facts.digests)["variant:net"]
