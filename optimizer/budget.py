@@ -26,16 +26,25 @@ class Budget:
     trials: int | None = None
     time_s: float | None = None
 
-    def spent(self, records: Sequence[TrialRecord], space: SearchSpace) -> str | None:
+    def spent(
+        self, records: Sequence[TrialRecord], space: SearchSpace, *, running: int = 0
+    ) -> str | None:
         """Say in words why the search should end now, or None to go on.
 
         Where neither trials nor time are limited, the search ends when the hypervolume of the
         front grew by less than 0.5 % over the last 20 trials, or the last quarter of all trials
         if these are more.
+
+        Args:
+            records: The trials that have ended.
+            space: What is searched.
+            running: Trials that other processes run now; they will use up the budget as well.
         """
         tried = tried_deployments(records)
         if self.trials is not None and tried >= self.trials:
             return f"all {self.trials} trials are done"
+        if self.trials is not None and tried + running >= self.trials:
+            return f"{tried} trials are done, the last {running} are running in other processes"
         if self.time_s is not None and _seconds(records) >= self.time_s:
             return f"the time of {self.time_s:g} s is used up"
         if self.trials is None and self.time_s is None and has_stalled(records, space):

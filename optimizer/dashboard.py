@@ -25,8 +25,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from optuna.storages import BaseStorage
 
-from optimizer.errors import OptimizerError, StorageError, UsageError
-from optimizer.storage import storage_errors
+from optimizer.errors import OptimizerError, UsageError
+from optimizer.storage import existing_storage
 from optimizer.study_view import StudyView, feasible_front
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _READING = ("GET", "HEAD")  # the page needs nothing else to render: all its POS
 CONTOUR_FAULT = b"const s=hb(a,r),l=hb(a,n),"
 _CONTOUR_MEND = b"const s=hb(o,r),l=hb(o,n),"
 _SCRIPT = "/static/bundle.js"
-_SQLITE_TIMEOUT_S = 60  # a search may be writing
 
 
 def serve_dashboard(
@@ -57,12 +56,14 @@ def serve_dashboard(
         StorageError: The storage does not exist or cannot be reached.
         OptimizerError: The port is taken.
     """
+    from optuna.storages import _CachedStorage
+
     if not _is_loopback(host):
         raise UsageError(
             f"the dashboard has no password and is not served on {host}",
             hint="use 127.0.0.1, and from elsewhere: ssh -L PORT:127.0.0.1:PORT",
         )
-    app = dashboard_app(_open(storage_url))
+    app = dashboard_app(_CachedStorage(existing_storage(storage_url)))
     with _listening(app, host=host, port=port) as server:
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{server.server_port}/dashboard/")
@@ -153,30 +154,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _open(url: str) -> BaseStorage:
-    """Open a storage that exists; nothing is created.
-
-    Raises:
-        StorageError: It does not exist, cannot be reached or is another version's.
-    """
-    from optuna.storages import RDBStorage, _CachedStorage
-    from sqlalchemy.engine import make_url
-
-    with storage_errors(url):
-        address = make_url(url)
-        is_sqlite = address.get_backend_name() == "sqlite"
-        if is_sqlite and not Path(address.database or "").is_file():
-            raise StorageError(
-                f"there is no study storage {address.database}",
-                hint="begin a search first, or choose its folder with --workspace",
-            )
-        connect = {"timeout": _SQLITE_TIMEOUT_S} if is_sqlite else {}
-        storage = RDBStorage(
-            url, engine_kwargs={"connect_args": connect}, skip_table_creation=True
-        )
-    return _CachedStorage(storage)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from trials.outcome import Completed
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 _SIZE_INCHES = (9.0, 6.0)
 _DPI = 150
@@ -35,6 +36,17 @@ _BLUE = "#0072B2"
 
 
 def png_of_front(front: Front, title: str) -> bytes:
+    """Draw a front of two or more objectives; see :func:`figure_of_front`.
+
+    Raises:
+        UsageError: Fewer than two objectives.
+    """
+    buffer = BytesIO()
+    figure_of_front(front, title).savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def figure_of_front(front: Front, title: str) -> "Figure":
     """Draw a front of two or more objectives.
 
     The first two objectives are the axes, the third the colour; others are named as not shown.
@@ -68,9 +80,7 @@ def png_of_front(front: Front, title: str) -> bytes:
         axes.legend(loc="best", framealpha=0.9)
     else:
         axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    return figure
 
 
 def _draw_crowd(axes: "Axes", front: Front) -> None:

@@ -9,7 +9,7 @@ long tags and has no place for tables.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import assert_never
 
 from optimizer.records import TrialRecord, json_from_outcome
 from search_spaces.deployment import Precision
+from trials.measurement import Estimate, Quality
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.precision import needs_calibration
 
@@ -125,16 +126,31 @@ def content_of_search(
     )
 
 
+def metrics_of_verdict(quality: Quality) -> tuple[tuple[str, float], ...]:
+    """Say what the run of a front member holds besides: its scores on the report split."""
+    return tuple(
+        item
+        for name, estimate in quality.scores
+        for item in _with_ends(f"report.{name}", estimate)
+        if math.isfinite(item[1])
+    )
+
+
 def _metrics(outcome: Completed) -> dict[str, float]:
     """Return every metric in people's units with its interval ends, and costs in seconds."""
     found = {f"cost.{name}": float(value) for name, value in asdict(outcome.costs).items()}
     for name, estimate in outcome.metrics().items():
-        found[name] = estimate.value
-        if estimate.low == estimate.high == estimate.value:
-            continue  # counted, not sampled
-        ends = ((".low", estimate.low), (".high", estimate.high))
-        found.update({name + end: value for end, value in ends if value is not None})
+        found.update(_with_ends(name, estimate))
     return found
+
+
+def _with_ends(name: str, estimate: Estimate) -> Iterator[tuple[str, float]]:
+    yield name, estimate.value
+    if estimate.low == estimate.high == estimate.value:
+        return  # counted, not sampled
+    for end, value in ((".low", estimate.low), (".high", estimate.high)):
+        if value is not None:
+            yield name + end, value
 
 
 def _splits_of_trial(precision: Precision) -> tuple[str, ...]:

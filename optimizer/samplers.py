@@ -236,6 +236,19 @@ def sampler_named(
     return DistinctSampler(inner, encoding, seed=seed, repeats=repeats), name
 
 
+def check_available(name: SamplerName) -> None:
+    """See that a sampler can be made here, before anything is begun.
+
+    Raises:
+        UsageError: ``gp`` without torch.
+    """
+    if name is SamplerName.GP and importlib.util.find_spec("torch") is None:
+        raise UsageError(
+            "the gp sampler needs torch, which is not installed",
+            hint="pip install 'trifront[torch]', or choose --sampler tpe",
+        )
+
+
 def count_allowed(encoding: Encoding) -> int | None:
     """Count the deployments that the rules allow; None where the lattice is too large to walk."""
     sizes = [range(len(parameter.codes)) for parameter in encoding.parameters]
@@ -255,11 +268,7 @@ def _chosen(encoding: Encoding, trials: int | None) -> SamplerName:
 
 
 def _gp(seed: int) -> BaseSampler:
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError(
-            "the gp sampler needs torch, which is not installed",
-            hint="pip install 'trifront[torch]', or choose --sampler tpe",
-        )
+    check_available(SamplerName.GP)
     from optuna.samplers import GPSampler
 
     return GPSampler(seed=seed)

@@ -1,7 +1,7 @@
 """The search: ask the study, try the deployment in a worker, tell, track; until the budget ends.
 
-One coordinator asks and tells, so that no deployment is proposed twice. Bookkeeping and tracking
-happen between measurements, never during one.
+Several processes may search one study: they ask in turns, so that no deployment is proposed twice.
+Bookkeeping and tracking happen between measurements, never during one.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 from optimizer.budget import Budget
-from optimizer.errors import TrackingError
+from optimizer.errors import TrackingError, WorkspaceError
 from optimizer.front import Front, FrontKeeper
 from optimizer.records import TrialRecord
-from optimizer.study import SearchStudy
-from optimizer.workspace import STORE_LIMIT_BYTES, Workspace, save_blocks
+from optimizer.study import Asked, SearchStudy
+from optimizer.workspace import STORE_LIMIT_BYTES, Workspace, discard_blocks, save_blocks
 from search_spaces.deployment import Deployment
-from trials.errors import TrialError
+from trials.environment import environment
+from trials.errors import InputChangedError, StoreError, TrialError
 from trials.measurement import Quality
 from trials.outcome import Completed, Failed, Outcome
 from trials.store import Store
@@ -57,6 +58,22 @@ class Tracker(Protocol):
         """
         ...
 
+    def record_verdict(self, uid: str, quality: Quality) -> None:
+        """Publish a trial's quality on the report split, once however often it is called.
+
+        Raises:
+            TrackingError: It cannot be published now.
+        """
+        ...
+
+    def mark_front(self, uids: Iterable[str]) -> None:
+        """Mark these trials as the front, and former members as such no more.
+
+        Raises:
+            TrackingError: It cannot be published now.
+        """
+        ...
+
 
 class View(Protocol):
     """Who watches a search."""
@@ -85,11 +102,18 @@ class Finished:
     Attributes:
         reason: Why it ended, in words.
         tried: Trials that this session ran.
+        interrupted: It was stopped.
     """
 
     front: Front
     reason: str
     tried: int
+    interrupted: bool = False
+
+
+def untracked(error: TrackingError) -> str:
+    """Say what an MLflow that refuses costs: nothing but the wait for the next session."""
+    return f"{error}; trials are safe in the study and are published by the next session"
 
 
 class Search:
@@ -125,42 +149,64 @@ class Search:
             WorkspaceError: Raw blocks cannot be written.
         """
         tried = 0
-        for number in self._study.mend():
-            self._view.note(f"trial {number} was lost when its process died; it is tried again")
+        self._mend()
         self._publish_missing()
-        while (reason := self._over(budget)) is None:
-            self._one_trial()
+        while isinstance(begun := self._begun(budget), Asked):
+            self._one_trial(begun)
             tried += 1
         front = self.front()
         self._judge(front)
-        return Finished(front=self.front(), reason=reason, tried=tried)
+        self._publish_front(front)
+        return Finished(front=front, reason=begun, tried=tried, interrupted=self._stopping)
 
     def front(self) -> Front:
         """Return the front as it is now."""
         return self._fronts.front(self._study.records())
+
+    def _mend(self) -> None:
+        """End what killed processes left, and sweep their unfinished files away."""
+        mended = self._study.mend()
+        records = {record.number: record for record in self._study.records()}
+        for number in mended:
+            known = records.get(number)
+            if known is not None and not isinstance(known.outcome, Failed):
+                self._view.note(f"trial {number} was measured when its process died; it counts")
+                continue
+            discard_blocks(self._workspace.blocks(self._study.uid(number)))
+            self._view.note(f"trial {number} was lost when its process died; it is tried again")
+
+    def _begun(self, budget: Budget) -> Asked | str:
+        """Begin a trial, or say why none; no other process begins one meanwhile."""
+        with self._study.turn():
+            reason = self._over(budget)
+            return self._study.ask() if reason is None else reason
 
     def _over(self, budget: Budget) -> str | None:
         if self._stopping:
             return "interrupted; the same command goes on from here"
         if self._study.has_waiting():
             return None
-        reason = budget.spent(self._study.records(), self._study.space)
+        running = self._study.running()
+        reason = budget.spent(self._study.records(), self._study.space, running=running)
         if reason is None and not self._study.has_free():
             reason = "every deployment that the rules allow has been tried"
         return reason
 
-    def _one_trial(self) -> None:
-        asked = self._study.ask()
+    def _one_trial(self, asked: Asked) -> None:
         self._view.began(asked.trial.number, asked.deployment)
         try:
             outcome = self._runner.run(asked.deployment, on_phase=self._view.phase)
+            if isinstance(outcome, Completed):
+                save_blocks(
+                    outcome.blocks, self._workspace.blocks(self._study.uid(asked.trial.number))
+                )
+        except (StoreError, WorkspaceError, InputChangedError) as error:
+            # the fault of the disk or of its files, so it is tried again
+            self._study.tell(asked, _interrupted(asked.deployment, str(error)))
+            raise
         except BaseException:
             self._study.give_up(asked)
             raise
-        if isinstance(outcome, Completed):
-            save_blocks(
-                outcome.blocks, self._workspace.blocks(self._study.uid(asked.trial.number))
-            )
         record = self._study.tell(asked, outcome)
         if isinstance(outcome, Failed) and outcome.kind == "interrupted":
             self._stopping = True
@@ -192,9 +238,7 @@ class Search:
 
     def _stop_tracking(self, error: TrackingError) -> None:
         self._tracker = None
-        self._view.note(
-            f"MLflow: {error}; trials are safe in the study and are published by the next session"
-        )
+        self._view.note(untracked(error))
 
     def _engine_of(self, record: TrialRecord) -> Path | None:
         if not isinstance(record.outcome, Completed):
@@ -215,3 +259,22 @@ class Search:
                 self._view.note(f"trial {record.number} has no verdict: {error}")
                 continue
             self._study.keep_verdict(record.number, quality)
+
+    def _publish_front(self, front: Front) -> None:
+        """Tell the tracker who is on the front, and what the report split says of them."""
+        if self._tracker is None:
+            return
+        verdicts = self._study.verdicts()
+        try:
+            for record in front.members:
+                if record.number in verdicts:
+                    self._tracker.record_verdict(record.uid, verdicts[record.number])
+            self._tracker.mark_front([record.uid for record in front.members])
+        except TrackingError as error:
+            self._stop_tracking(error)
+
+
+def _interrupted(deployment: Deployment, reason: str) -> Failed:
+    return Failed(
+        deployment=deployment, kind="interrupted", reason=reason, environment=environment()
+    )

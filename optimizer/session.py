@@ -2,18 +2,20 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from optimizer.budget import Budget, tried_deployments
+from optimizer.errors import TrackingError
 from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.search import Finished, Search, View
+from optimizer.samplers import check_available, sampler_named
+from optimizer.search import Finished, Search, View, untracked
 from optimizer.storage import open_storage
 from optimizer.study import SearchStudy, open_study
 from optimizer.tracking import MlflowTracker, open_tracker
+from optimizer.tracking_errors import check_uri
 from optimizer.views import opened_view
 from optimizer.wiring import Place, opened_worker
 from search_spaces.catalog import space_path
@@ -57,6 +59,9 @@ def run_search(
         OptimizerError: A study, storage or workspace that cannot be used.
     """
     space = space_from_yaml(space_path(order.space))
+    check_available(order.sampler)
+    if order.mlflow != NO_MLFLOW:
+        check_uri(order.mlflow)
     with ExitStack() as stack:
         worker = stack.enter_context(opened_worker(space, place))
         facts = worker.describe()
@@ -69,13 +74,13 @@ def run_search(
             trials=order.budget.trials,
             repeats=order.repeats,
         )
-        tracker = stack.enter_context(_opened_tracker(order.mlflow, study, place))
         view = stack.enter_context(
             opened_view(
                 console, total=order.budget.trials, done=tried_deployments(study.records())
             )
         )
         view.note(f"study '{study.name}', sampler {chosen}, in {place.workspace.root}")
+        tracker = _opened_tracker(order.mlflow, study, place, view)
         search = Search(
             study, runner=worker, workspace=place.workspace, tracker=tracker, view=view
         )
@@ -83,21 +88,24 @@ def run_search(
             return search.run(order.budget), study
 
 
-@contextmanager
 def _opened_tracker(
-    uri: str | None, study: SearchStudy, place: Place
-) -> Iterator[MlflowTracker | None]:
+    uri: str | None, study: SearchStudy, place: Place, view: View
+) -> MlflowTracker | None:
+    """Open MLflow; one that is out of reach must not cost the search."""
     if uri == NO_MLFLOW:
-        yield None
-        return
-    yield open_tracker(
-        uri,
-        workspace=place.workspace.root,
-        study=study.name,
-        backend=study.space.backend,
-        space_text=study.space_file,
-        digests=study.digests,
-    )
+        return None
+    try:
+        return open_tracker(
+            uri,
+            workspace=place.workspace.root,
+            study=study.name,
+            backend=study.space.backend,
+            space_text=study.space_file,
+            digests=study.digests,
+        )
+    except TrackingError as error:
+        view.note(untracked(error))
+        return None
 
 
 @contextmanager
@@ -113,7 +121,8 @@ def _interruptible(search: Search, worker: Worker, view: View) -> Iterator[None]
         presses += 1
         search.stop()
         if presses == 1:
-            view.note("finishing the running trial; Ctrl-C again abandons it")
+            with suppress(RuntimeError):  # the very moment at which something else is written
+                view.note("finishing the running trial; Ctrl-C again abandons it")
         else:
             worker.abandon()
 

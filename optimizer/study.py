@@ -8,9 +8,11 @@ Every trial is signed by the process that runs it, so that a search that starts 
 tell an orphan from a trial that another process is running now.
 """
 
+import re
 import uuid
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from optimizer.encoding import Encoding
 from optimizer.errors import StudyError
 from optimizer.objectives import Told, sampler_name, told_of_completed, told_of_infeasible
-from optimizer.owner import is_alive, this_process
+from optimizer.owner import this_process
 from optimizer.records import (
     TrialRecord,
     json_from_outcome,
@@ -32,8 +34,10 @@ from optimizer.records import (
     quality_from_json,
     space_from_json,
 )
+from optimizer.running import OWNER, is_orphan, params_of, seems_alive
 from optimizer.samplers import DistinctSampler
-from optimizer.storage import storage_errors
+from optimizer.storage import public_url, storage_errors
+from optimizer.turns import Turn, turn_of
 from search_spaces.deployment import Deployment
 from search_spaces.meaning import first_difference, meaning_of
 from search_spaces.space import SearchSpace
@@ -51,9 +55,9 @@ _SPACE_FILE = "trifront:space_file"
 _DIGESTS = "trifront:digests"
 _VERDICT = "trifront:report:"
 _OUTCOME = "outcome"
-_OWNER = "owner"
+_IDENTITY_FORM = re.compile("[0-9a-f]{12}")
 
-_UNSIGNED = timedelta(seconds=30)  # running so long without an owner: orphaned at birth
+_DEADLINES = 3  # a trial may open its worker anew and then run, each within one deadline
 _TRIES = 2  # a fault of tonight is tried once more
 _TRIES_INTERRUPTED = 3  # a deployment that takes the machine down must not do so for ever
 
@@ -67,7 +71,7 @@ class Asked:
 
 
 class SearchStudy:
-    """One search's memory. One coordinator asks and tells; any process may read.
+    """One search's memory. Who asks and mends does so in :meth:`turn`; any process may read.
 
     Attributes:
         study: Optuna's study; the search sets its sampler.
@@ -78,7 +82,7 @@ class SearchStudy:
         digests: SHA-256 of variants and data splits.
     """
 
-    def __init__(self, study: Study, url: str) -> None:
+    def __init__(self, study: Study, url: str, turn: Turn | None = None) -> None:
         attributes = study.user_attrs
         if attributes.get(_FORMAT) != FORMAT:
             raise StudyError(
@@ -89,9 +93,15 @@ class SearchStudy:
         self.space: SearchSpace = space_from_json(attributes[_SPACE])
         self.encoding = Encoding(self.space)
         self.identity: str = attributes[_IDENTITY]
+        if not _IDENTITY_FORM.fullmatch(self.identity):  # it names files, and others may write it
+            raise StudyError(
+                f"study '{study.study_name}' has an identity that is not ours, {self.identity!r}",
+                hint="choose another name with --study",
+            )
         self.space_file: str = attributes[_SPACE_FILE]
         self.digests: dict[str, str] = attributes[_DIGESTS]
         self._url = url
+        self._turn = turn
         self._known: dict[int, TrialRecord] = {}
         self._trials: list[FrozenTrial] = []
         self.refresh()
@@ -100,6 +110,18 @@ class SearchStudy:
     def name(self) -> str:
         """The study's name."""
         return self.study.study_name
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Look at what others did, and be the only process that asks and mends meanwhile.
+
+        Raises:
+            StorageError: The storage is out of reach.
+            WorkspaceError: The lock beside an SQLite database cannot be made.
+        """
+        with storage_errors(self._url), nullcontext() if self._turn is None else self._turn():
+            self.refresh()
+            yield
 
     def ask(self) -> Asked:
         """Begin a trial: one that waits to be retried, else what the sampler proposes.
@@ -110,7 +132,7 @@ class SearchStudy:
         """
         with storage_errors(self._url):
             trial = self.study.ask(self.encoding.distributions)
-            trial.set_user_attr(_OWNER, this_process())
+            trial.set_user_attr(OWNER, this_process())
         return Asked(trial=trial, deployment=self.encoding.deployment(trial.params))
 
     def tell(self, asked: Asked, outcome: Outcome) -> TrialRecord:
@@ -139,15 +161,18 @@ class SearchStudy:
     def mend(self) -> tuple[int, ...]:
         """End the trials that dead processes left behind; return their numbers.
 
+        One that had its outcome is ended with it, any other is tried again.
+
         Trials whose owner runs on another host are left alone, because nobody here can know.
 
         Raises:
             StorageError: The storage is out of reach.
+            WorkspaceError: See :meth:`turn`.
         """
         mended = []
-        with storage_errors(self._url):
+        with self.turn():
             for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if _is_orphan(frozen):
+                if is_orphan(frozen, in_turn=self._turn is not None):
                     self._end_orphan(frozen)
                     mended.append(frozen.number)
         self.refresh()
@@ -191,6 +216,14 @@ class SearchStudy:
         """Tell whether a trial waited to be retried at the last :meth:`refresh`."""
         return any(frozen.state is TrialState.WAITING for frozen in self._trials)
 
+    def running(self) -> int:
+        """Count the trials that other processes ran at the last :meth:`refresh`.
+
+        One on another host, of which nobody here can know, counts no longer than it may last.
+        """
+        longest = timedelta(seconds=_DEADLINES * self.space.plan.deadline_s)
+        return sum(seems_alive(frozen, longest) for frozen in self._trials)
+
     def has_free(self) -> bool:
         """Tell whether a deployment was left to try at the last :meth:`refresh`."""
         sampler = self.study.sampler
@@ -219,9 +252,9 @@ class SearchStudy:
         trial.set_user_attr(_OUTCOME, json_from_outcome(outcome))
         told = self._told(outcome)
         if told is None:
-            self.study.tell(trial, state=TrialState.FAIL)
             assert isinstance(outcome, Failed)
-            self._enqueue_again(trial, outcome)
+            self._enqueue_again(outcome)  # first: a kill in between must not lose the deployment
+            self.study.tell(trial, state=TrialState.FAIL)
             return
         for name, value in told.constraints:
             if name not in already:
@@ -231,7 +264,8 @@ class SearchStudy:
     def _end_orphan(self, frozen: FrozenTrial) -> None:
         # a trial of another process is reached by its id, which Optuna does not publish
         trial = Trial(self.study, frozen._trial_id)  # noqa: SLF001
-        if set(frozen.params) != set(self.encoding.distributions):
+        params = params_of(frozen)
+        if set(params) != set(self.encoding.distributions):
             self.study.tell(trial, state=TrialState.FAIL)  # it died before it had a deployment
             return
         if _OUTCOME in frozen.user_attrs:
@@ -239,7 +273,7 @@ class SearchStudy:
             self._end(trial, outcome, already=frozen.constraints)
             return
         lost = Failed(
-            deployment=self.encoding.deployment(frozen.params),
+            deployment=self.encoding.deployment(params),
             kind="interrupted",
             reason="the process that ran the search died",
             environment=Environment(facts=()),
@@ -258,12 +292,18 @@ class SearchStudy:
             case Failed():
                 return None
 
-    def _enqueue_again(self, trial: Trial, outcome: Failed) -> None:
-        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-        tries = sum(other.params == trial.params for other in failed)
+    def _enqueue_again(self, outcome: Failed) -> None:
+        """Let a deployment be tried again, unless it broke too often or waits already."""
+        params = self.encoding.params(outcome.deployment)
+        alike = [
+            frozen.state
+            for frozen in self.study.get_trials(deepcopy=False)
+            if params_of(frozen) == params
+        ]
+        tries = 1 + alike.count(TrialState.FAIL)
         limit = _TRIES_INTERRUPTED if outcome.kind == "interrupted" else _TRIES
-        if tries < limit:
-            self.study.enqueue_trial(trial.params)
+        if tries < limit and TrialState.WAITING not in alike:
+            self.study.enqueue_trial(params)
 
     def _record(self, frozen: FrozenTrial) -> TrialRecord:
         assert frozen.datetime_start is not None
@@ -293,7 +333,8 @@ def open_study(
         StorageError: The storage is out of reach.
     """
     meaning = meaning_of(space, digests=dict(facts.digests))
-    with storage_errors(url):
+    turn = turn_of(storage, name)
+    with storage_errors(url), nullcontext() if turn is None else turn():
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -308,7 +349,7 @@ def open_study(
                 f"study '{name}' is of another space than {space.source}: {difference}",
                 hint="undo the change, or start a new study with --study NAME",
             )
-    return SearchStudy(study, url)
+    return SearchStudy(study, url, turn)
 
 
 def find_study(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> SearchStudy:
@@ -323,7 +364,7 @@ def find_study(storage: optuna.storages.BaseStorage, url: str, name: str | None)
         ours = [summary for summary in summaries if _FORMAT in summary.user_attrs]
         if not ours:
             raise StudyError(
-                "there is no study here yet",
+                f"there is no study in {public_url(url)} yet",
                 hint="`trifront search fake` makes one in seconds",
             )
         names = [summary.study_name for summary in ours]
@@ -347,11 +388,3 @@ def _sign(study: Study, space: SearchSpace, facts: BenchFacts, meaning: dict[str
     study.set_user_attr(_SPACE_FILE, Path(space.source).read_text(encoding="utf-8"))
     study.set_user_attr(_DIGESTS, dict(facts.digests))
     study.set_user_attr(_FORMAT, FORMAT)  # last: a study without it was not finished
-
-
-def _is_orphan(frozen: FrozenTrial) -> bool:
-    signature = frozen.user_attrs.get(_OWNER)
-    if signature is None:
-        begun = frozen.datetime_start
-        return begun is not None and datetime.now() - begun > _UNSIGNED  # noqa: DTZ005 - Optuna's clock
-    return is_alive(signature) is False

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _SIGNIFICANT = 3
 _THOUSAND = 999.5  # rounds to 1,000
-_NUMBER_COLUMN = len("trial")
 _LEAST_DEPLOYMENT = 11  # characters; below it the deployment's words break
 
 
@@ -55,17 +54,18 @@ def table_of_front(front: Front, verdicts: Mapping[int, Quality], *, width: int)
         labels.append(f"{_verdict_label(verdicts)} on report split")
     rows = [_estimates(record, front, verdicts) for record in front.members]
     names = [short(record.outcome.deployment) for record in front.members]
-    write, widths = _layout(rows, labels, names, width)
+    numbers = [f"{'*' if front.knee is one else ''}{one.number}" for one in front.members]
+    taken = max(map(len, ("trial", *numbers))) + 1
+    write, widths = _layout(rows, labels, names, width - taken)
     table.add_column("deployment", overflow="fold", width=widths[0])
     for label, wide in zip(labels, widths[1:], strict=True):
         table.add_column(Text(label), justify="right", overflow="fold", width=wide)
-    for record, name, estimates in zip(front.members, names, rows, strict=True):
-        is_knee = front.knee is record
+    for shown, name, estimates in zip(numbers, names, rows, strict=True):
         table.add_row(
-            f"{'*' if is_knee else ''}{record.number}",
+            shown,
             Text(name),
             *(Text("" if one is None else write(one)) for one in estimates),
-            style="bold" if is_knee else None,
+            style="bold" if shown.startswith("*") else None,
         )
     return table
 
@@ -255,7 +255,7 @@ def _layout(
     names: Sequence[str],
     width: int,
 ) -> tuple[Callable[[Estimate], str], list[int | None]]:
-    """Choose how intervals are written: in the fewest lines that fit ``width`` characters.
+    """Choose how intervals are written: in the fewest lines that fit ``width``.
 
     Returns:
         What writes an estimate, and the widths of the columns from ``deployment`` on, which rich
@@ -273,7 +273,7 @@ def _layout(
             for label, column in zip(labels, columns, strict=True)
         ]
         # one space behind every column, the last one too
-        left = width - _NUMBER_COLUMN - 2 - sum(1 + one for one in widths)
+        left = width - 1 - sum(1 + one for one in widths)
         if left >= least:
             return write, [min(left, longest), *widths]
     return _in_three_lines, [None] * (1 + len(labels))  # so narrow that numbers break

@@ -10,20 +10,27 @@ by itself: whoever calls :meth:`MlflowTracker.record` chooses a moment when noth
 
 import json
 import os
+import shutil
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from optimizer.errors import TrackingError
 from optimizer.records import TrialRecord
-from optimizer.run_content import RunContent, content_of_record, content_of_search
+from optimizer.run_content import (
+    RunContent,
+    content_of_record,
+    content_of_search,
+    metrics_of_verdict,
+)
+from optimizer.tracking_database import legacy_tables, make_sqlite
 from optimizer.tracking_errors import LOCK_TIMEOUT_S, tracking_errors
+from trials.measurement import Quality
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,6 +121,50 @@ class MlflowTracker:
             )
             return self._deliver(content, model=None)
 
+    def record_verdict(self, uid: str, quality: Quality) -> None:
+        """Write the scores on the report split to a trial's run, once however often it is called.
+
+        A trial without a run, or whose run was deleted, is passed over.
+
+        Raises:
+            TrackingError: MLflow refuses or cannot be reached.
+        """
+        from mlflow.entities import Metric
+
+        with tracking_errors(self.uri), self._lock:
+            run = self._find(uid)
+            if run is None or not _is_active(run):
+                return
+            known = run.data.metrics
+            # one time stamp and step: a second attempt writes the same rows, not more of them
+            new = [
+                Metric(name, value, timestamp=run.info.end_time or 0, step=0)
+                for name, value in metrics_of_verdict(quality)
+                if known.get(name) != value
+            ]
+            if new:
+                self._client.log_batch(run.info.run_id, metrics=new)
+
+    def mark_front(self, uids: Iterable[str]) -> None:
+        """Tag the runs of these trials ``on_front=true``, and those of former members ``false``.
+
+        Raises:
+            TrackingError: MLflow refuses or cannot be reached.
+        """
+        members = set(uids)
+        with tracking_errors(self.uri), self._lock:
+            marked = set()
+            for run in list(self._search("tags.on_front = 'true'", page=_PAGE)):
+                uid = run.data.tags["trial_uid"]
+                if uid in members:
+                    marked.add(uid)
+                elif _is_active(run):
+                    self._client.set_tag(run.info.run_id, "on_front", "false")
+            for uid in sorted(members - marked):
+                found = self._find(uid)
+                if found is not None and _is_active(found):
+                    self._client.set_tag(found.info.run_id, "on_front", "true")
+
     def missing(self, uids: Iterable[str]) -> set[str]:
         """Return those trials that have no finished run, so that they can be recorded again.
 
@@ -175,15 +226,25 @@ class MlflowTracker:
         files: Iterable[tuple[str, Path]],
     ) -> None:
         """Upload everything in one go, from a folder of links that gives the files their names."""
-        with TemporaryDirectory(prefix="trifront-") as folder:
-            staged = Path(folder)
+        with self._staging() as staged:
             for name, text in texts:
                 (staged / name).write_text(text, encoding="utf-8")
             for name, source in files:
                 link = staged / name
                 link.parent.mkdir(exist_ok=True)
                 link.symlink_to(source.resolve(strict=True))
-            self._client.log_artifacts(run_id, folder)
+            self._client.log_artifacts(run_id, str(staged))
+
+    @contextmanager
+    def _staging(self) -> Iterator[Path]:
+        """Make an empty folder for whoever holds the lock; what a kill left in it goes first."""
+        folder = Path(self._lock.lock_file).with_suffix(".files")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _find(self, uid: str) -> "Run | None":
         return next(self._search(f"tags.trial_uid = '{_quoted(uid)}'", page=1), None)
@@ -246,6 +307,7 @@ def open_tracker(
         workspace.mkdir(parents=True, exist_ok=True)
         lock = FileLock(workspace / ".mlflow.lock", timeout=LOCK_TIMEOUT_S)
         with lock:  # two processes that fill one fresh database break it
+            make_sqlite(uri)
             client = _client(uri)
             experiment_id = _experiment(client, study, uri=uri, workspace=workspace)
     tracker = MlflowTracker(
@@ -273,9 +335,7 @@ def _calm(retry: Retry) -> None:
 
 
 def _client(uri: str) -> "MlflowClient":
-    with warnings.catch_warnings():
-        # MLflow's own tables use what SQLAlchemy 2.1 deprecates
-        warnings.filterwarnings("ignore", "The ``noload`` loader", DeprecationWarning)
+    with legacy_tables():
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=uri)
@@ -310,6 +370,11 @@ def _dataset_inputs(datasets: Iterable[tuple[str, str]]) -> "list[DatasetInput]"
         )
         for split, digest in datasets
     ]
+
+
+def _is_active(run: "Run") -> bool:
+    """Tell whether a run was not deleted: MLflow writes to no other."""
+    return bool(run.info.lifecycle_stage == "active")
 
 
 def _quoted(text: str) -> str:

@@ -1,13 +1,45 @@
 """What MLflow complains of, turned into one line with the mend and without passwords."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 
 from filelock import Timeout
 
-from optimizer.errors import TrackingError
+from optimizer.errors import TrackingError, UsageError
 
 LOCK_TIMEOUT_S = 60  # one record takes tens of milliseconds: a minute means that somebody hangs
+
+_SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
+_FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # MLflow's own word
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_REFUSED = re.compile(r"\[Errno -?\d+\] ([^\"')\]]+)|(timed out)")  # deep in what requests says
+
+
+def check_uri(uri: str | None) -> None:
+    """See that a tracking URI means something, without asking MLflow, which takes seconds.
+
+    Raises:
+        UsageError: MLflow knows no such scheme.
+    """
+    if not uri:
+        return
+    scheme = uri.partition(":")[0].partition("+")[0]
+    plugins = entry_points(group="mlflow.tracking_store").names
+    if scheme in (*_SERVERS, *_DATABASES, *plugins):
+        return
+    if scheme == "file" or "://" not in uri:
+        if os.environ.get(_FOLDERS_ALLOWED, "").lower() in ("true", "1"):
+            return
+        problem = f"MLflow keeps runs in folders only where {_FOLDERS_ALLOWED}=true is set"
+    else:
+        problem = f"there is no tracking by {scheme!r}"
+    raise UsageError(
+        f"MLflow {_public(uri)}: {problem}",
+        hint="write http://host:port, sqlite:///mlflow.db, or none",
+    )
 
 
 @contextmanager
@@ -27,7 +59,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
         ) from error
     except _foreign_errors() as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        cause = cause.replace(uri, shown)
+        refused = _REFUSED.search(cause)
+        cause = cause.replace(uri, shown) if refused is None else refused[1] or refused[2]
         raise TrackingError(f"MLflow {shown}: {cause}", hint=_hint(cause)) from error
     except OSError as error:
         cause = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)

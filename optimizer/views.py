@@ -62,6 +62,7 @@ class PanelView:
         self._began = time.monotonic()
         self._phase = ""
         self._front: Front | None = None
+        self._failed: set[Deployment] = set()
         self.live = Live(
             console=console,
             get_renderable=self._draw,
@@ -80,11 +81,14 @@ class PanelView:
         self._phase = name
 
     def ended(self, record: TrialRecord, front: Front) -> None:
-        """Count the trial and keep its line above the panel."""
+        """Count the deployment and keep the trial's line above the panel."""
         self._front = front
         self._running = ""
         self._began = time.monotonic()
-        self._progress.advance(self._task)
+        if record.outcome.deployment not in self._failed:  # else a retry, which costs no trial
+            self._progress.advance(self._task)
+        if record.outcome.state == "failed":
+            self._failed.add(record.outcome.deployment)
         line = line_of(record, front, with_intervals=False)
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 
 from optimizer.errors import StudyError
-from optimizer.storage import open_storage, storage_errors
+from optimizer.storage import check_reachable, existing_storage, storage_errors
 from optimizer.study import SearchStudy, find_study
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace
 from search_spaces.space import SearchSpace
@@ -31,6 +31,17 @@ class Place:
         """URL of Optuna's storage."""
         return self.storage_url or self.workspace.storage_url
 
+    def check(self) -> None:
+        """See that the workspace can be written and the storage reached, writing nothing.
+
+        Raises:
+            WorkspaceError: The workspace cannot be written.
+            StorageError: The storage cannot be reached.
+        """
+        self.workspace.check_writable()
+        if self.storage_url:
+            check_reachable(self.storage_url)
+
 
 def place_at(root: Path, storage_url: str | None) -> Place:
     """Name a place; nothing is created."""
@@ -39,8 +50,13 @@ def place_at(root: Path, storage_url: str | None) -> Place:
 
 @contextmanager
 def opened_worker(space: SearchSpace, place: Place) -> Iterator[Worker]:
-    """Start a worker for a space, and end it whatever happens."""
-    place.workspace.create()
+    """Start a worker for a space, and end it whatever happens.
+
+    Raises:
+        WorkspaceError: The workspace cannot be written.
+        StorageError: The storage cannot be reached.
+    """
+    place.check()
     worker = Worker(space, store_root=place.workspace.store, store_limit_bytes=STORE_LIMIT_BYTES)
     with worker:
         yield worker
@@ -53,12 +69,12 @@ def study_at(place: Place, name: str | None) -> SearchStudy:
         StudyError: There is none.
         StorageError: The storage is out of reach.
     """
-    if place.storage_url is None and not (place.workspace.root / "studies.db").exists():
+    if not place.storage_url and not (place.workspace.root / "studies.db").exists():
         raise StudyError(
             f"there is no study in {place.workspace.root}",
             hint="`trifront search fake` makes one in seconds; --workspace names another place",
         )
-    return find_study(open_storage(place.url, place.workspace), place.url, name)
+    return find_study(existing_storage(place.url), place.url, name)
 
 
 def names_of_studies(place: Place) -> list[str]:
@@ -69,6 +85,5 @@ def names_of_studies(place: Place) -> list[str]:
         StorageError: The storage is out of reach.
     """
     study_at(place, None)
-    storage = open_storage(place.url, place.workspace)
     with storage_errors(place.url):
-        return sorted(optuna.get_all_study_names(storage))
+        return sorted(optuna.get_all_study_names(existing_storage(place.url)))

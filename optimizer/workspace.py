@@ -59,7 +59,17 @@ class Workspace:
         """
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
+        self.check_writable()
+
+    def check_writable(self) -> None:
+        """See that the folder can be written, or made; nothing is left behind.
+
+        Raises:
+            WorkspaceError: It cannot.
+        """
+        with writing(self.root):
+            there = next(one for one in (self.root, *self.root.parents) if one.exists())
+            with tempfile.TemporaryFile(dir=there):
                 pass
 
 
@@ -75,6 +85,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         hint = {
             errno.ENOSPC: "free some space; `trifront store prune` drops stored engines",
+            errno.EDQUOT: "free some of your quota; `trifront store prune` drops stored engines",
+            errno.EFBIG: "free some of your quota; `trifront store prune` drops stored engines",
             errno.EROFS: "choose a folder that you may write with --workspace",
             errno.EACCES: "choose a folder that you may write with --workspace",
             errno.EEXIST: "a file is in the way; choose another --workspace",
@@ -136,6 +148,17 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     buffer = BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
+
+
+def discard_blocks(path: Path) -> None:
+    """Remove the raw blocks of a trial that was lost, half-written ones included.
+
+    Raises:
+        WorkspaceError: They cannot be removed.
+    """
+    with writing(path):
+        for left in (path, *path.parent.glob(f".{path.name}.*")):
+            left.unlink(missing_ok=True)
 
 
 def load_blocks(path: Path) -> tuple[Block, ...]:

@@ -24,7 +24,7 @@ def meaning_of(space: SearchSpace, *, digests: Mapping[str, str]) -> dict[str, o
     Args:
         space: The space.
         digests: SHA-256 by ``variant:<name>`` for every variant, ``data:<split>`` for the splits
-            that there are, and ``weights:<name>`` where a torch variant's weights are identified
+            that there are, ``code:metric`` where a custom metric has code, and ``weights:<name>`` where a torch variant's weights are identified
             apart from its exported file.
 
     Raises:
@@ -62,9 +62,11 @@ def first_difference(old: Mapping[str, object], new: Mapping[str, object]) -> st
 
 def _task(space: SearchSpace, digests: Mapping[str, str]) -> dict[str, object]:
     preprocessing = asdict(space.task.preprocessing)
+    code = {"metric_code": digests["code:metric"]} if "code:metric" in digests else {}
     return {
         "kind": space.task.kind.value,
         "metric": space.task.metric,
+        **code,
         "data": {
             split: digests[f"data:{split}"] for split in _SPLITS if f"data:{split}" in digests
         },

@@ -12,17 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from search_spaces.deployment import Deployment, Precision
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, Task, TaskKind
 from trials.backend import Backend, EngineSpec, Tensors
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
 from trials.data import Dataset, Split, dataset_from_task, synthetic_dataset
 from trials.entries import Entry
-from trials.errors import UnsupportedError
+from trials.errors import DataError, InputChangedError, UnsupportedError
 from trials.feeding import feeds
-from trials.onnx_model import read_facts
+from trials.onnx_model import ModelFacts, content_digest, read_facts
 from trials.precision import convert, converter_versions, needs_calibration
+from trials.scoring import check_labels
 from trials.store import Obtained, Store
+from trials.users_code import code_digest, function_from_name
 from trials.variants import Model, model_from_source
 
 _CALIBRATION_BATCH = 32
@@ -33,7 +35,8 @@ class BenchFacts:
     """What identifies the input of a search.
 
     Attributes:
-        digests: SHA-256 by ``variant:<name>`` and ``data:<split>``, sorted by name.
+        digests: SHA-256 by ``variant:<name>``, ``data:<split>`` and, for a custom task,
+            ``code:metric``; sorted by name.
         samples: (split, number of samples).
         environment: Versions and device facts that change engines.
     """
@@ -61,7 +64,11 @@ class Prepared:
 
 
 class Bench:
-    """One space with its variants, data, backend and store; made by :func:`open_bench`."""
+    """One space with its variants, data, backend and store; made by :func:`open_bench`.
+
+    Attributes:
+        metric_code: Digest of a custom metric's code, None for other tasks.
+    """
 
     def __init__(
         self, space: SearchSpace, store: Store, *, backend: Backend, dataset: Dataset
@@ -70,12 +77,16 @@ class Bench:
         self.store = store
         self.backend = backend
         self.dataset = dataset
+        self.metric_code = _metric_code(space.task)
         self._capabilities = backend.capabilities()
         self._environment = backend.environment()
         self._models = {
             source.name: model_from_source(source, space=space, store=store)
             for source in space.variants
         }
+        for model in self._models.values():
+            if model.facts is not None:
+                self._check_data(model.name, model.facts)
         self._refusals: dict[EngineSpec, UnsupportedError] = {}
 
     @property
@@ -84,6 +95,8 @@ class Bench:
         digests = [(f"variant:{model.name}", model.digest) for model in self._models.values()]
         splits = [split for split in self._splits() if split is not None]
         digests += [(f"data:{split.name}", split.digest) for split in splits]
+        if self.metric_code is not None:
+            digests.append(("code:metric", self.metric_code))
         return BenchFacts(
             digests=tuple(sorted(digests)),
             samples=tuple((split.name, len(split)) for split in splits),
@@ -98,6 +111,7 @@ class Bench:
         Raises:
             InfeasibleError: The engine cannot be built.
             FaultError: The converter or builder broke.
+            InputChangedError: The model file was replaced after the bench was opened.
             StoreError: The store cannot be written.
         """
         source = self._models[deployment.variant]
@@ -118,6 +132,19 @@ class Bench:
             convert_s=model.seconds if model.made else 0.0,
             build_s=engine.seconds if engine.made else 0.0,
         )
+
+    def _check_data(self, name: str, facts: ModelFacts) -> None:
+        """Refuse a model that samples or labels do not suit, before anything is built."""
+        where = f"{self.space.source}: variants.{name}"
+        one = np.zeros(facts.batch_size or 1, dtype=np.intp)
+        samples = self.dataset.search.samples(one, self.dataset.preprocessing)
+        feeds(samples, facts.inputs, source=where)
+        if self.space.task.kind is not TaskKind.CLASSIFICATION or not facts.outputs:
+            return
+        match facts.outputs[0].shape:
+            case (_, classes) if classes != 1:  # one column is no classifier; scoring says so
+                check_labels(self.dataset.search, classes=classes, source=where)
+                check_labels(self.dataset.report, classes=classes, source=where)
 
     def _splits(self) -> Iterator[Split | None]:
         yield self.dataset.calibration
@@ -142,6 +169,7 @@ class Bench:
         def make(out: Path) -> None:
             batches = [] if calibration is None else self._calibration(calibration, model.path)
             convert(model.path, precision, out, calibration=batches)
+            _refuse_changed(model)
 
         return self.store.obtain("model", parts, make)
 
@@ -189,6 +217,23 @@ def open_bench(space: SearchSpace, store: Store) -> Bench:
         else dataset_from_task(task, source=space.source)
     )
     return Bench(space, store, backend=backend, dataset=dataset)
+
+
+def _metric_code(task: Task) -> str | None:
+    """Identify the code of a custom metric: edited, it must not report its old scores."""
+    if task.metric is None:
+        return None
+    function_from_name(task.metric, key="task.metric", refusal=DataError)
+    return code_digest()
+
+
+def _refuse_changed(model: Model) -> None:
+    """See that what was just read is what the digest names, or it would be stored as such."""
+    if content_digest(model.path) != model.digest:
+        raise InputChangedError(
+            f"{model.path}: variant '{model.name}' has changed since the search began; put the "
+            "old file back and go on, or search the new one under another --study name"
+        )
 
 
 def _copy(source: Path, out: Path) -> None:

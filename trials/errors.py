@@ -13,6 +13,7 @@
     │   └── DeadlineError
     ├── ModelError            a model file that cannot be used; the search does not start
     ├── DataError             data that cannot be used; the search does not start
+    ├── InputChangedError     a model or data file is no longer what the search began with
     └── StoreError            the engine store cannot be read or written
 
     WorkerBugError            not one of them: a bug in the worker process, passed on
@@ -61,6 +62,10 @@ class ModelError(TrialError):
 
 class DataError(TrialError):
     """Data that cannot be used; the message names the file, the array and the mend."""
+
+
+class InputChangedError(TrialError):
+    """A model or data file is another than when the search began; the message names it."""
 
 
 class StoreError(TrialError):

@@ -14,7 +14,13 @@ from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
 from trials.child import Child, Limits
 from trials.environment import environment
-from trials.errors import AbandonedError, DeadlineError, MemoryLimitError, WorkerDiedError
+from trials.errors import (
+    AbandonedError,
+    DeadlineError,
+    InputChangedError,
+    MemoryLimitError,
+    WorkerDiedError,
+)
 from trials.messages import Job, Open, Verb
 from trials.outcome import Failed, Infeasible, Outcome
 
@@ -33,7 +39,8 @@ class Worker:
     the space in a fresh process.
 
     Every method raises what opening the space raises (SpaceError, ModelError, DataError,
-    UnsupportedError), and WorkerBugError with the child's traceback for what nobody foresaw.
+    UnsupportedError), InputChangedError where a fresh process finds other models or data than
+    :meth:`describe` did, and WorkerBugError with the child's traceback for what nobody foresaw.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Worker:
         self._opener = opener
         self._child: Child | None = None
         self._abandoned = False  # plain, because a signal handler must not wait for a lock
+        self._facts: BenchFacts | None = None
         megabytes = space.plan.max_memory_mb
         self._limits = Limits(
             deadline_s=space.plan.deadline_s,
@@ -105,10 +113,13 @@ class Worker:
     def describe(self) -> "BenchFacts":
         """Open the space, if no worker has yet, and identify the input of the search.
 
+        From then on a fresh process must find the same input.
+
         Raises:
             TrialError: The worker died.
         """
-        return cast("BenchFacts", self._ask(Job(verb=Verb.DESCRIBE)))
+        self._facts = cast("BenchFacts", self._ask(Job(verb=Verb.DESCRIBE)))
+        return self._facts
 
     def abandon(self) -> None:
         """Kill the worker: the request in progress, or else the next one, is interrupted."""
@@ -142,10 +153,28 @@ class Worker:
             self._child.kill()
         try:
             self._child.ask(self._open_request(), self._limits, on_phase=lambda _: None)
+            self._refuse_changed(self._child)
+        except MemoryLimitError as error:  # no deployment was asked for yet, so it fits or not
+            self.close()
+            raise WorkerDiedError(f"the space could not be opened: {error}") from error
         except BaseException:
             self.close()
             raise
         return self._child
+
+    def _refuse_changed(self, child: Child) -> None:
+        """Compare what a fresh process found with what the search began with."""
+        if self._facts is None:
+            return
+        job = Job(verb=Verb.DESCRIBE)
+        found = cast("BenchFacts", child.ask(job, self._limits, on_phase=lambda _: None))
+        changed = dict(set(found.digests) ^ set(self._facts.digests))
+        if changed:
+            kind, _, name = min(changed).partition(":")
+            raise InputChangedError(
+                f"{kind} '{name}' has changed since the search began; put the old file back and "
+                "go on, or search the new one under another --study name"
+            )
 
     def _open_request(self) -> Open:
         return Open(

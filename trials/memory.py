@@ -7,6 +7,7 @@ inflates a later one's peak. Memory that is already resident (libraries, data) d
 
 import ctypes
 import gc
+from mmap import PAGESIZE
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -24,9 +25,14 @@ class PeakMemory:
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
         self._before_bytes = _field_bytes("VmRSS")
 
-    def peak_bytes(self) -> int:
-        """Return the peak above the start, bytes, >= 0."""
-        return max(0, _field_bytes("VmHWM") - self._before_bytes)
+    def peak_bytes(self, *, surplus_bytes: int = 0) -> int:
+        """Return the peak above the start, bytes; at least a page, in which the kernel counts.
+
+        Args:
+            surplus_bytes: What was resident at the peak and is not to count.
+        """
+        above = _field_bytes("VmHWM") - self._before_bytes
+        return max(PAGESIZE, above - surplus_bytes)
 
 
 def _give_back_freed() -> None:

@@ -4,20 +4,18 @@ The order has a reason: the engine is loaded and driven before it is scored, so 
 is cold and the peak of memory is that of serving, not of scoring.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
 from search_spaces.deployment import Deployment
-from search_spaces.space import Task
-from trials.backend import Engine
+from trials.backend import Engine, Tensors
 from trials.bench import Bench, Prepared
 from trials.data import Split, request_batches
 from trials.environment import environment
 from trials.errors import (
-    DataError,
     DeadlineError,
     FaultError,
     InfeasibleError,
@@ -32,7 +30,6 @@ from trials.memory import PeakMemory
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.quality_file import json_from_quality, quality_from_json
 from trials.scoring import score_engine
-from trials.users_code import code_digest, function_from_name
 
 OnPhase = Callable[[str], None]
 
@@ -40,6 +37,7 @@ _SCORING_BATCH = 64  # samples a call where the engine takes any batch size
 _SAMPLES_IN_FLIGHT = 512  # distinct samples that requests cycle over, as batches allow
 _MIN_BATCHES = 4
 _MAX_BATCHES = 64
+_REQUEST_BYTES = 256_000_000  # of inputs that all workers hold together, as the least allows
 
 
 def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Outcome:
@@ -90,15 +88,15 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
     on_phase("prepare")
     prepared = bench.prepare(deployment)
     on_phase("load")
-    memory = PeakMemory()
+    batches = _batches(deployment, bench)
+    memory = PeakMemory()  # from here on: samples and the builder are not part of serving
     started = perf_counter()
     engine = bench.backend.load(prepared.engine.path, deployment)
     try:
         load_s = perf_counter() - started
         on_phase("measure")
-        driven = _driven(engine, deployment, bench)
+        driven, peak_memory_bytes = _driven(engine, batches, deployment, bench, memory=memory)
         measure_s = perf_counter() - started - load_s
-        peak_memory_bytes = memory.peak_bytes()
         on_phase("score")
         quality, score_s = _quality(engine, prepared, bench, bench.dataset.search)
     finally:
@@ -124,22 +122,55 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
     )
 
 
-def _driven(engine: Engine, deployment: Deployment, bench: Bench) -> Driven:
-    batch_size = deployment.batch_size
-    samples = request_batches(
-        bench.dataset.search,
-        batch_size=batch_size,
-        count=max(_MIN_BATCHES, min(_MAX_BATCHES, _SAMPLES_IN_FLIGHT // batch_size)),
-        preprocessing=bench.dataset.preprocessing,
+def _batches(deployment: Deployment, bench: Bench) -> list[Tensors]:
+    """Draw the batches that requests cycle over; fewer where they are large."""
+    split, preprocessing = bench.dataset.search, bench.dataset.preprocessing
+    size = deployment.batch_size
+    held_bytes = _bytes_of(split.samples([0], preprocessing)) * size * deployment.concurrency
+    count = min(_MAX_BATCHES, _SAMPLES_IN_FLIGHT // size, _REQUEST_BYTES // held_bytes)
+    return request_batches(
+        split,
+        batch_size=size,
+        count=max(_MIN_BATCHES, count),
+        preprocessing=preprocessing,
         seed=bench.space.plan.seed,
     )
-    return drive(
+
+
+def _driven(
+    engine: Engine,
+    batches: Sequence[Tensors],
+    deployment: Deployment,
+    bench: Bench,
+    *,
+    memory: PeakMemory,
+) -> tuple[Driven, int]:
+    """Drive the engine; return what came of it and the peak memory of serving, bytes.
+
+    The peak is read after the first block: all workers have run together by then, and what grows
+    later is our own, raw latencies and their statistics. Each worker holds a copy of every batch,
+    of which serving needs one; the others are taken off.
+    """
+    surplus_bytes = (len(batches) - 1) * deployment.concurrency * _bytes_of(batches[0])
+    peaks: list[int] = []
+
+    def after_block(blocks: int) -> None:
+        if blocks == 1:
+            peaks.append(memory.peak_bytes(surplus_bytes=surplus_bytes))
+
+    driven = drive(
         engine,
-        [feeds(batch, engine.inputs, source=bench.space.source) for batch in samples],
+        [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches],
         concurrency=deployment.concurrency,
-        batch_size=batch_size,
+        batch_size=deployment.batch_size,
         plan=bench.space.plan,
+        progress=after_block,
     )
+    return driven, peaks[0]
+
+
+def _bytes_of(tensors: Tensors) -> int:
+    return sum(array.nbytes for array in tensors.values())
 
 
 def _quality(
@@ -153,7 +184,7 @@ def _quality(
     parts: dict[str, object] = {
         "engine": asdict(prepared.spec),
         "split": split.digest,
-        "task": [task.kind.value, task.metric, _metric_code(task)],
+        "task": [task.kind.value, task.metric, bench.metric_code],
         "preprocessing": asdict(task.preprocessing),
     }
 
@@ -164,7 +195,7 @@ def _quality(
             split,
             task=task,
             preprocessing=bench.dataset.preprocessing,
-            batch_size=prepared.spec.batch_size or _SCORING_BATCH,
+            batch_size=prepared.spec.batch_size or _fixed_batch(engine) or _SCORING_BATCH,
             source=bench.space.source,
         )
         out.write_text(json_from_quality(quality), encoding="utf-8")
@@ -174,12 +205,9 @@ def _quality(
     return replace(quality, split=split.name), scored.seconds if scored.made else 0.0
 
 
-def _metric_code(task: Task) -> str | None:
-    """Identify the code of a custom metric: edited, it must not report its old scores."""
-    if task.metric is None:
-        return None
-    function_from_name(task.metric, key="task.metric", refusal=DataError)
-    return code_digest()
+def _fixed_batch(engine: Engine) -> int | None:
+    """Return the only batch size that the model takes, None where any will do."""
+    return engine.inputs[0].shape[0]
 
 
 def _record(prepared: Prepared) -> EngineRecord:

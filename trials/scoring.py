@@ -85,7 +85,7 @@ def score_engine(
         source=source,
     )
     if task.kind is TaskKind.CLASSIFICATION:
-        return _classified(np.concatenate(list(_first_outputs(calls))), split)
+        return _classified(np.concatenate(list(_first_outputs(calls))), split, source=source)
     assert task.metric is not None
     return _scored(_custom_scores(calls, task.metric), split)
 
@@ -123,7 +123,7 @@ class _Calls:
             bad = output.size - np.count_nonzero(np.isfinite(output))
             raise OutputError(
                 f"{bad} of {output.size} values of output {name!r} are NaN or infinite in a batch "
-                f"of {self.batch_size}; the precision may be too narrow for this model"
+                f"of {self.batch_size}; the model is broken, or this precision too narrow for it"
             )
 
 
@@ -140,14 +140,25 @@ def _first_outputs(calls: _Calls) -> Iterator[NDArray[Any]]:
         yield first
 
 
-def _classified(scores: NDArray[Any], split: Split) -> Quality:
-    labels, classes = split.labels, scores.shape[1]
-    if labels.max() >= classes:
+def check_labels(split: Split, *, classes: int | None, source: str) -> None:
+    """Refuse labels beyond the classes of a model; None where it does not say how many.
+
+    Raises:
+        DataError: With the first such label.
+    """
+    labels = split.labels
+    if classes is not None and labels.max() >= classes:
         first = int(np.argmax(labels >= classes))
         raise DataError(
-            f"{split.name} split: labels[{first}] is {labels[first]}, the model has {classes} "
-            "classes (from 0); mend the labels or take the model that was trained on them"
+            f"{source}: {split.name} split: labels[{first}] is {labels[first]}, the model has "
+            f"{classes} classes (from 0); mend the labels or take the model that was trained on "
+            "them"
         )
+
+
+def _classified(scores: NDArray[Any], split: Split, *, source: str) -> Quality:
+    labels, classes = split.labels, scores.shape[1]
+    check_labels(split, classes=classes, source=source)
     ranks = _ranks(scores, labels)
     found = [("accuracy", _share(ranks < 1))]
     if classes > _TOP:

@@ -12,7 +12,9 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from search_spaces.spelling import did_you_mean
@@ -77,6 +79,7 @@ def code_digest() -> str:
     That is every loaded module with a source file that is part of neither Python, nor an installed
     package, nor trifront. Call it after :func:`function_from_name`, which loads the function with
     everything that it imports; unrelated modules of the user only make the digest more careful.
+    A file that is edited later changes nothing: this process goes on with what it has loaded.
 
     Returns:
         SHA-256, hexadecimal, of the modules' names and sources.
@@ -86,8 +89,14 @@ def code_digest() -> str:
         origin = getattr(module, "__file__", None)
         if origin is not None and _is_users(name, Path(origin)):
             digest.update(f"{name}\0".encode())
-            digest.update(hashlib.sha256(Path(origin).read_bytes()).digest())
+            digest.update(_loaded_source(module, origin))
     return digest.hexdigest()
+
+
+@cache
+def _loaded_source(_module: ModuleType, origin: str) -> bytes:
+    """Digest a module's source once, for the file may become another than what runs here."""
+    return hashlib.sha256(Path(origin).read_bytes()).digest()
 
 
 def _is_users(name: str, origin: Path) -> bool:

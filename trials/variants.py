@@ -13,7 +13,7 @@ from search_spaces.space import (
     VariantSource,
 )
 from trials.backends.fake import fake_model_bytes
-from trials.onnx_model import content_digest, read_facts
+from trials.onnx_model import ModelFacts, content_digest, read_facts
 from trials.store import Store
 from trials.torch_variant import export_torch, torch_identity
 
@@ -25,12 +25,14 @@ class Model:
     Attributes:
         digest: SHA-256 of the content, external data included; the variant's identity.
         convertible: False for the fake backend's JSON, which no converter understands.
+        facts: What the file says of itself; None for the fake backend's.
     """
 
     name: str
     path: Path
     digest: str
     convertible: bool = True
+    facts: ModelFacts | None = None
 
 
 def model_from_source(source: VariantSource, *, space: SearchSpace, store: Store) -> Model:
@@ -52,18 +54,28 @@ def model_from_source(source: VariantSource, *, space: SearchSpace, store: Store
             entry = store.obtain(
                 "model", {"torch": identity}, lambda out: export_torch(source, out)
             ).entry
-            return Model(name=source.name, path=entry.path, digest=entry.sha256)
+            return Model(
+                name=source.name,
+                path=entry.path,
+                digest=entry.sha256,
+                facts=read_facts(entry.path),
+            )
         case OnnxSource():
-            _check_batch(source, space)
-            return Model(name=source.name, path=source.path, digest=content_digest(source.path))
+            facts = read_facts(source.path)
+            _check_batch(source, facts, space)
+            return Model(
+                name=source.name,
+                path=source.path,
+                digest=content_digest(source.path),
+                facts=facts,
+            )
 
 
 def _write(content: bytes, out: Path) -> None:
     out.write_bytes(content)
 
 
-def _check_batch(source: OnnxSource, space: SearchSpace) -> None:
-    facts = read_facts(source.path)
+def _check_batch(source: OnnxSource, facts: ModelFacts, space: SearchSpace) -> None:
     sizes = space.axis("batch_size").values
     if facts.batch == "fixed" and sizes != (facts.batch_size,):
         raise SpaceError(

@@ -49,6 +49,7 @@ def check(space: SpaceArgument) -> None:
     from search_spaces.files import space_from_yaml
     from trials.backends.catalog import backend_named
     from trials.capabilities import refuse_ignored
+    from trials.errors import UnsupportedError
 
     found = space_from_yaml(space_path(space))
     for axis in found.axes:
@@ -61,7 +62,10 @@ def check(space: SpaceArgument) -> None:
     typer.echo(f"objectives: {', '.join(wanted)}")
     allowed = count_allowed(Encoding(found))
     typer.echo(f"deployments: {'more than 200,000' if allowed is None else f'{allowed:,}'}")
-    refuse_ignored(found, backend_named(found.backend).capabilities())
+    try:
+        refuse_ignored(found, backend_named(found.backend).capabilities())
+    except UnsupportedError as error:  # a space for another machine is still a good space
+        typer.echo(f"a valid space, but not to be searched here: {error}", err=True)
 
 
 def schema() -> None:

@@ -163,7 +163,12 @@ def studies(
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,
 ) -> None:
-    """List the studies of a workspace or storage."""
+    """List the studies of a workspace or storage.
+
+    Example:
+
+      trifront studies --storage postgresql://me@host/studies
+    """
     from optimizer.wiring import names_of_studies, place_at
 
     for name in names_of_studies(place_at(workspace, storage)):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optimizer.study import SearchStudy
 
 NOTHING_FEASIBLE = 3
+INTERRUPTED = 130  # before there was a front; what shells say of a command that Ctrl-C ended
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -114,7 +115,7 @@ def search(
     else:
         _print_front(finished, found, results_console())
     if not finished.front.members:
-        raise typer.Exit(NOTHING_FEASIBLE)
+        raise typer.Exit(INTERRUPTED if finished.interrupted else NOTHING_FEASIBLE)
 
 
 def _print_json(finished: "Finished", study: "SearchStudy") -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from optimizer.cli.options import WORKSPACE, WorkspaceOption
+from optimizer.cli.options import WORKSPACE, WorkspaceOption, results_console
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +20,12 @@ _MB = 1e6
 
 @app.command("list")
 def list_entries(*, workspace: WorkspaceOption = WORKSPACE) -> None:
-    """List what is stored, the most recently used last."""
-    from rich.console import Console
+    """List what is stored, the most recently used last.
+
+    Example:
+
+      trifront store list
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -38,14 +42,19 @@ def list_entries(*, workspace: WorkspaceOption = WORKSPACE) -> None:
             f"{entry.make_s:.2f}",
             _what(entry.parts),
         )
-    Console().print(table)
+    results_console().print(table)
     total = sum(entry.size_bytes for entry in entries)
     typer.echo(f"{len(entries)} entries, {total / _MB:.1f} MB")
 
 
 @app.command()
 def verify(*, workspace: WorkspaceOption = WORKSPACE) -> None:
-    """Read every entry back and compare its checksum; exit code 1 if one is corrupt."""
+    """Read every entry back and compare its checksum; exit code 1 if one is corrupt.
+
+    Example:
+
+      trifront store verify
+    """
     store = _store(workspace)
     corrupt = store.verify()
     for entry in corrupt:
@@ -65,7 +74,14 @@ def prune(
     everything: Annotated[bool, typer.Option("--all", help="Drop everything.")] = False,
     workspace: WorkspaceOption = WORKSPACE,
 ) -> None:
-    """Drop stored entries that are not in use; what is needed again is built again."""
+    """Drop stored entries that are not in use; what is needed again is built again.
+
+    Examples:
+
+      trifront store prune --keep-mb 500
+
+      trifront store prune --all
+    """
     from optimizer.errors import UsageError
 
     if (keep_mb is None) != everything:

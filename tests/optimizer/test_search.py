@@ -20,7 +20,7 @@ from search_fakes import (
 )
 
 from optimizer.budget import Budget
-from optimizer.errors import StudyError
+from optimizer.errors import StudyError, WorkspaceError
 from optimizer.sampler_name import SamplerName
 from optimizer.samplers import sampler_named
 from optimizer.search import Finished, Search
@@ -213,6 +213,23 @@ def test_bug_escapes_and_leaves_no_trial_running(opened: Opened, workspace: Work
         run(opened(), workspace, runner=FormulaRunner(answer=broken))
 
     assert states(opened()) == [TrialState.FAIL]
+
+
+def test_disk_that_refuses_ends_the_search_and_its_trial_is_tried_again(
+    opened: Opened, workspace: Workspace
+) -> None:
+    blocks = workspace.blocks("").parent
+    blocks.write_text("in the way", encoding="utf-8")
+
+    with pytest.raises(WorkspaceError, match="cannot write"):
+        run(opened(), workspace, trials=3)
+    blocks.unlink()
+    finished = run(opened(), workspace, trials=3)
+
+    records = opened().records()
+    assert [record.outcome.state for record in records] == ["failed", *["completed"] * 3]
+    assert records[1].outcome.deployment == records[0].outcome.deployment
+    assert finished.tried == 3
 
 
 def test_raw_blocks_are_kept_beside_the_study(opened: Opened, workspace: Workspace) -> None:

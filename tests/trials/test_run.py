@@ -169,3 +169,16 @@ def test_torch_variant_goes_all_the_way(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert outcome.quality is not None
     assert outcome.engine.variant_digest == dict(bench.facts.digests)["variant:net"]
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+def test_model_of_a_fixed_batch_is_calibrated_driven_and_scored_in_that_batch(
+    tmp_path: Path, precision: Precision
+) -> None:
+    model = write_model(tmp_path / "net.onnx", batch=3)  # divides no split
+    space = write_space(tmp_path, {"net": model}, batch_sizes="[3]")
+
+    outcome = ran(bench_in(tmp_path, space), point(precision=precision, batch_size=3))
+
+    assert outcome.quality is not None
+    assert outcome.quality.samples == 80

@@ -1,0 +1,209 @@
+"""From a user's model and data to a space file that really searches."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
+from real_spaces import CLASSES, FEATURES, STORE_BYTES, samples, write_data, write_model
+
+from optimizer.authoring import draft_space
+from optimizer.errors import UsageError
+from search_spaces.files import space_from_yaml
+from search_spaces.space import SearchSpace, TaskKind
+from trials.bench import open_bench
+from trials.errors import DataError, ModelError
+from trials.outcome import Completed
+from trials.run import run_trial
+from trials.store import Store
+
+Labels = Callable[[int], NDArray[np.generic]]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data.npz")
+
+
+def drafted(model: Path, data: Path, to: Path | None = None) -> SearchSpace:
+    return space_from_yaml(draft_space(model, data=data, to=to).path)
+
+
+def tried(space: SearchSpace, folder: Path, count: int = 3) -> list[Completed]:
+    """Try the first deployments of a space for real, for a moment each."""
+    bench = open_bench(space, Store(folder / "store", limit_bytes=STORE_BYTES))
+    outcomes = []
+    for deployment in islice(space.deployments(), count):
+        outcome = run_trial(deployment, bench, on_phase=lambda _: None)
+        assert isinstance(outcome, Completed), outcome
+        outcomes.append(outcome)
+    return outcomes
+
+
+def hurried(path: Path) -> SearchSpace:
+    """Read a draft, with less time for a measurement than a user would give."""
+    text = path.read_text(encoding="utf-8")
+    assert "max_s: 3 " in text
+    text = text.replace("max_s: 3 ", "block_s: 0.01\n  warmup_s: 0\n  max_s: 0.2 ")
+    path.write_text(text, encoding="utf-8")
+    return space_from_yaml(path)
+
+
+def test_model_with_a_free_batch_is_searched_as_it_is(tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "net.onnx")
+
+    draft = draft_space(model, data=data, to=None)
+
+    assert draft.path == tmp_path / "net.yaml"
+    assert draft.notes == ()
+    assert len(tried(hurried(draft.path), tmp_path)) == 3
+
+
+def test_model_with_a_fixed_batch_is_searched_as_a_copy_with_a_free_one(
+    tmp_path: Path, data: Path
+) -> None:
+    model = write_model(tmp_path / "net.onnx", batch=1)
+    before = model.read_bytes()
+
+    draft = draft_space(model, data=data, to=None)
+
+    [note] = draft.notes
+    assert "net.free-batch.onnx is a copy with a free one" in note
+    assert model.read_bytes() == before
+    space = hurried(draft.path)
+    assert len(space.axis("batch_size").values) > 1
+    assert tried(space, tmp_path)
+
+
+def test_copy_lies_beside_the_space_file(tmp_path: Path, data: Path) -> None:
+    """The model's own folder may be somebody else's."""
+    (tmp_path / "theirs").mkdir()
+    model = write_model(tmp_path / "theirs" / "net.onnx", batch=1)
+
+    space = drafted(model, data, tmp_path / "mine" / "space.yaml")
+
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["net.onnx"]
+    assert (tmp_path / "mine" / "net.free-batch.onnx").exists()
+    assert space.task.data is not None
+
+
+def test_batch_that_cannot_be_freed_is_searched_alone_and_the_reason_said(
+    tmp_path: Path, data: Path
+) -> None:
+    model = write_model(tmp_path / "net.onnx", batch=2, centred=True)
+
+    draft = draft_space(model, data=data, to=None)
+
+    [note] = draft.notes
+    assert "its batch of 2 cannot be freed" in note
+    assert "searches batch_size 2 alone" in note
+    space = hurried(draft.path)
+    assert space.axis("batch_size").values == (2,)
+    assert not (tmp_path / "net.free-batch.onnx").exists()
+    assert tried(space, tmp_path)
+
+
+def test_integer_labels_are_classes(tmp_path: Path, data: Path) -> None:
+    space = drafted(write_model(tmp_path / "net.onnx"), data)
+
+    assert space.task.kind is TaskKind.CLASSIFICATION
+    assert "accuracy" in [objective.metric.name for objective in space.objectives]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        lambda count: np.linspace(0.0, 1.0, count),
+        lambda count: np.arange(count) - 5,
+        lambda count: np.arange(2 * count).reshape(count, 2),
+    ],
+    ids=["floats", "below zero", "two a sample"],
+)
+def test_labels_that_are_no_classes_make_a_task_with_the_users_metric(
+    tmp_path: Path, labels: Labels
+) -> None:
+    np.savez(tmp_path / "data.npz", inputs=samples(100), labels=labels(100))
+
+    space = drafted(write_model(tmp_path / "net.onnx"), tmp_path / "data.npz")
+
+    assert space.task.kind is TaskKind.CUSTOM
+    assert space.task.metric == "my_metric:score"
+
+
+def test_draft_with_the_users_metric_searches_once_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "data.npz", inputs=samples(100), labels=np.linspace(0.0, 1.0, 100))
+    code = "def score(outputs, labels):\n    return -abs(outputs['logits'][:, 0] - labels)\n"
+    (tmp_path / "my_metric.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    draft = draft_space(write_model(tmp_path / "net.onnx"), data=tmp_path / "data.npz", to=None)
+
+    [outcome, *_] = tried(hurried(draft.path), tmp_path)
+    assert outcome.metric("score").value < 0
+
+
+def test_bytes_for_a_model_of_floats_are_scaled(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(100, FEATURES), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", inputs=pixels, labels=np.arange(100) % CLASSES)
+
+    draft = draft_space(write_model(tmp_path / "net.onnx"), data=tmp_path / "data.npz", to=None)
+
+    space = hurried(draft.path)
+    assert space.task.preprocessing.scale == pytest.approx(1 / 255)
+    assert tried(space, tmp_path)
+
+
+def test_bytes_for_a_model_of_bytes_stay_bytes(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(100, FEATURES), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", inputs=pixels, labels=np.arange(100) % CLASSES)
+    model = write_model(tmp_path / "net.onnx", dtype=TensorProto.UINT8)
+
+    draft = draft_space(model, data=tmp_path / "data.npz", to=None)
+
+    space = hurried(draft.path)
+    assert space.task.preprocessing.dtype == "uint8"
+    assert space.task.preprocessing.scale == 1
+    assert tried(space, tmp_path)
+
+
+def test_paths_start_at_the_space_files_folder(tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "net.onnx")
+
+    text = draft_space(model, data=data, to=tmp_path / "a" / "b.yaml").path.read_text()
+
+    assert "path: ../data.npz" in text.replace('"', "")
+    assert "onnx: ../net.onnx" in text.replace('"', "")
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("name", ["net.yaml", "net.free-batch.onnx"])
+def test_file_that_is_there_is_not_overwritten(tmp_path: Path, data: Path, name: str) -> None:
+    model = write_model(tmp_path / "net.onnx", batch=1)
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+
+    with pytest.raises(UsageError, match=name) as caught:
+        draft_space(model, data=data, to=None)
+
+    assert caught.value.hint
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_input_that_cannot_be_used_leaves_nothing_written(tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "net.onnx", batch=1)
+    (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:50])
+    (tmp_path / "cut.npz").write_bytes(data.read_bytes()[:50])
+    before = sorted(tmp_path.iterdir())
+
+    with pytest.raises(ModelError, match=r"cut\.onnx"):
+        draft_space(tmp_path / "cut.onnx", data=data, to=None)
+    with pytest.raises(DataError, match=r"cut\.npz"):
+        draft_space(model, data=tmp_path / "cut.npz", to=None)
+
+    assert sorted(tmp_path.iterdir()) == before

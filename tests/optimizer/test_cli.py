@@ -1,0 +1,377 @@
+"""The command line as its users have it: one workspace, from the search to the bundle."""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel
+from real_spaces import write_data, write_model
+from search_fakes import SPACE
+
+from optimizer.cli import app, main
+from search_spaces.catalog import SHIPPED, space_path
+
+TRIALS = "15"
+COMMANDS = (
+    *("search", "front", "show", "export", "dashboard", "studies", "init", "check", "schema"),
+    *("store list", "store verify", "store prune"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on standard output."""
+        return json.loads(self.out)
+
+
+def trifront(*arguments: str) -> Ran:
+    """Run a command in this process, as its entry point does."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    code: int | str | None = 0
+    try:
+        sys.argv = ["trifront", *arguments]
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.argv = before
+    return Ran(code=int(code or 0), out=out.getvalue(), err=err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("place") / "trifront"
+
+
+@pytest.fixture(scope="module")
+def searched(place: Path) -> Ran:
+    """Search the shipped fake space in a process of its own, for machines."""
+    command = ["search", "fake", "--trials", TRIALS, "--sampler", "random", "--json"]
+    ran = subprocess.run(
+        [sys.executable, "-c", "from optimizer.cli import main; main()", *command],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "TRIFRONT_WORKSPACE": str(place), "HOME": str(place.parent)},
+    )
+    return Ran(code=ran.returncode, out=ran.stdout, err=ran.stderr)
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def here(place: Path, searched: Ran, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command in the workspace that was searched."""
+    assert searched.code == 0, searched.err
+    monkeypatch.setenv("TRIFRONT_WORKSPACE", str(place))
+    return trifront
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return trifront
+
+
+def one_line(ran: Ran) -> str:
+    """Return the error of a command that failed as expected: a line, a hint at most, no more."""
+    assert ran.code == 1, ran
+    assert ran.out == ""
+    first, *hints = ran.err.splitlines()
+    assert first.startswith("trifront: ")
+    assert len(hints) <= 1
+    assert all(hint.startswith("  ") for hint in hints)
+    return ran.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example(command: str) -> None:
+    ran = trifront(*command.split(), "--help")
+
+    assert ran.code == 0
+    assert re.search(rf"^\W*trifront {command}\b", ran.out, re.MULTILINE), ran.out
+
+
+def test_every_command_is_tested_here() -> None:
+    registered = {
+        command.name or (command.callback.__name__ if command.callback else "")
+        for command in app.registered_commands
+    }
+
+    assert registered == {command for command in COMMANDS if " " not in command}
+
+
+def test_version_is_printed() -> None:
+    ran = trifront("--version")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", ran.out)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["surch"],
+        ["search"],
+        ["search", "fake", "--trials", "0"],
+        ["search", "fake", "--time", "soon"],
+        ["search", "fake", "--sampler", "magic"],
+        ["show"],
+        ["export", "knee"],
+    ],
+)
+def test_wrong_usage_is_code_two_and_writes_nothing(
+    nowhere: Command, tmp_path: Path, arguments: list[str]
+) -> None:
+    ran = nowhere(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "Usage" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_one_document_and_progress_goes_to_stderr(searched: Ran) -> None:
+    found = searched.document
+
+    assert found["ended"] == f"all {TRIALS} trials are done"
+    assert found["study"] == "fake"
+    assert found["front"]
+    lines = [line for line in searched.err.splitlines() if re.match(r" *\d+ \w+ ", line)]
+    assert len(lines) >= int(TRIALS)
+    assert "Traceback" not in searched.err
+
+
+def test_front_prints_the_front_that_the_search_ended_with(here: Command, searched: Ran) -> None:
+    found = here("front", "--json").document
+
+    shown = ("objectives", "front", "knee", "hypervolume", "counts")
+    assert {key: found[key] for key in shown} == {key: searched.document[key] for key in shown}
+    assert all("report" in member for member in found["front"])
+
+
+def test_front_is_the_same_each_time(here: Command) -> None:
+    first, second = here("front"), here("front")
+
+    assert first == second
+    assert first.err == ""
+
+
+def test_searching_again_does_nothing_and_ends_with_the_same_front(
+    here: Command, searched: Ran
+) -> None:
+    again = here("search", "fake", "--trials", TRIALS, "--sampler", "random", "--json")
+
+    assert again.code == 0
+    assert again.document == searched.document | {"trials": 0}
+
+
+def test_front_fits_a_pipe(here: Command) -> None:
+    table = here("front").out.split(" on the front")[0]
+
+    assert max(map(len, table.splitlines())) <= 160
+    assert "…" not in table
+
+
+def test_front_is_drawn_and_written_as_csv(here: Command, searched: Ran, tmp_path: Path) -> None:
+    ran = here("front", "--plot", str(tmp_path / "f.png"), "--csv", str(tmp_path / "t.csv"))
+
+    assert ran.code == 0
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    rows = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 1 + sum(searched.document["counts"].values())
+
+
+def test_show_says_everything_about_the_knee(here: Command, searched: Ran) -> None:
+    text, data = here("show", "knee"), here("show", "knee", "--json").document
+
+    assert data["trial"] == searched.document["knee"]
+    assert f"trial {data['trial']} of study fake: completed" in text.out
+    for word in ("p99 latency [ms]", "on the report split", "cpu_model", "engine_digest"):
+        assert word in text.out
+    assert text.err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("999", "no ended trial 999"),
+        ("best:sped", "'sped' is no objective"),
+        ("nonsense", "names no trial"),
+    ],
+)
+def test_unknown_trial_is_one_line(here: Command, tmp_path: Path, name: str, message: str) -> None:
+    assert message in one_line(here("show", name))
+    assert message in one_line(here("export", name, "--to", str(tmp_path / "d")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_writes_what_was_measured_and_lists_it(here: Command, tmp_path: Path) -> None:
+    ran = here("export", "knee", "--to", str(tmp_path / "d"))
+
+    files = sorted(str(path) for path in (tmp_path / "d").iterdir())
+    assert ran.code == 0
+    assert ran.out.splitlines() == files
+    assert {Path(file).name for file in files} >= {"manifest.json", "engine.json", "README.md"}
+
+
+def test_export_into_a_folder_in_use_is_one_line(here: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+
+    assert "is not empty" in one_line(here("export", "knee", "--to", str(tmp_path)))
+
+
+def test_studies_are_listed_by_name(here: Command) -> None:
+    assert here("studies").out == "fake\n"
+
+
+def test_store_is_listed_and_verified(here: Command) -> None:
+    listed, verified = here("store", "list"), here("store", "verify")
+
+    assert re.search(r"^engine +\w{12}", listed.out, re.MULTILINE)
+    entries = re.search(r"^(\d+) entries, ", listed.out, re.MULTILINE)
+    assert entries is not None
+    assert verified.out == f"{entries[1]} entries are whole\n"
+
+
+def test_corrupt_entry_is_found_and_pruning_ends_it(here: Command, place: Path) -> None:
+    payload = next((place / "store" / "engine").glob("*/*/payload"))
+    payload.chmod(0o600)
+    payload.write_bytes(payload.read_bytes()[::-1])
+
+    found = here("store", "verify")
+    pruned = here("store", "prune", "--all")
+
+    assert found.code == 1
+    assert found.out.startswith("corrupt: engine ")
+    assert pruned.out.startswith("dropped ")
+    assert here("store", "verify").out == "0 entries are whole\n"
+
+
+def test_pruned_engine_is_built_again_for_an_export(here: Command, tmp_path: Path) -> None:
+    here("store", "prune", "--all")
+
+    assert here("export", "knee", "--to", str(tmp_path / "d")).code == 0
+
+
+@pytest.mark.parametrize("limits", [[], ["--all", "--keep-mb", "5"]])
+def test_prune_asks_what_to_drop(here: Command, limits: list[str]) -> None:
+    assert "say what to drop" in one_line(here("store", "prune", *limits))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["front"], ["show", "knee"], ["export", "knee", "--to", "d"], ["studies"]]
+)
+def test_workspace_without_a_study_is_one_line_and_stays_away(
+    nowhere: Command, tmp_path: Path, arguments: list[str]
+) -> None:
+    assert "there is no study" in one_line(nowhere(*arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_feasible_is_code_three(nowhere: Command, tmp_path: Path) -> None:
+    space = SPACE.replace("accuracy >= 0.7", "accuracy >= 0.999")
+    (tmp_path / "s.yaml").write_text(space, encoding="utf-8")
+
+    search = nowhere("search", "s.yaml", "--trials", "2", "--mlflow", "none")
+    front = nowhere("front")
+
+    assert (search.code, front.code) == (3, 3)
+    assert "2 missing a bound" in search.out
+    assert "2 missing a bound" in front.out
+    assert "the front is empty" in one_line(nowhere("show", "knee"))
+
+
+def test_picture_of_one_objective_is_one_line(nowhere: Command, tmp_path: Path) -> None:
+    space = f"{SPACE}objectives: {{latency_p99_ms: minimize}}\n"
+    (tmp_path / "s.yaml").write_text(space, encoding="utf-8")
+    nowhere("search", "s.yaml", "--trials", "1", "--mlflow", "none")
+
+    ran = nowhere("front", "--plot", "f.png")
+
+    assert "two objectives" in one_line(ran)
+    assert not (tmp_path / "f.png").exists()
+    assert nowhere("front").code == 0
+
+
+def test_space_file_that_cannot_be_meant_is_one_line_and_writes_nothing(
+    nowhere: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "s.yaml").write_text(SPACE.replace("axes:", "axis:"), encoding="utf-8")
+
+    for command in ("search", "check"):
+        assert "did you mean" in one_line(nowhere(command, "s.yaml"))
+    assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+@pytest.mark.parametrize("name", ["fake", "fashion-mnist"])
+def test_check_says_what_a_search_would_try(name: str) -> None:
+    ran = trifront("check", name)
+
+    assert ran.code == 0
+    assert re.search(r"^deployments: [\d,]+$", ran.out, re.MULTILINE)
+    assert "objectives: minimize latency_p99_ms" in ran.out
+
+
+def test_init_drafts_a_space_that_check_accepts(nowhere: Command, tmp_path: Path) -> None:
+    write_model(tmp_path / "net.onnx")
+    write_data(tmp_path / "data.npz")
+
+    ran = nowhere("init", "net.onnx", "--data", "data.npz")
+
+    assert (ran.code, ran.out) == (0, "net.yaml\n")
+    assert "trifront search net.yaml" in ran.err
+    assert nowhere("check", "net.yaml").code == 0
+    assert "net.yaml exists" in one_line(nowhere("init", "net.onnx", "--data", "data.npz"))
+
+
+def test_schema_is_json_schema_that_accepts_the_shipped_files() -> None:
+    ran = trifront("schema")
+
+    schema = ran.document
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    for name in SHIPPED:
+        document = yaml.safe_load(space_path(name).read_text(encoding="utf-8"))
+        validator.validate(document)
+        assert not validator.is_valid(document | {"axis": {}})
+
+
+def test_bug_is_not_dressed_up_as_an_error_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not expected escapes with its traceback, whatever its class."""
+
+    class Surprise(BaseModel):
+        number: int
+
+    def surprise() -> None:
+        Surprise.model_validate({})
+
+    monkeypatch.setattr(sys, "argv", ["trifront", "surprise"])
+    app.command("surprise")(surprise)
+    try:
+        with pytest.raises(ValueError, match="number"):
+            main()
+    finally:
+        app.registered_commands.pop()

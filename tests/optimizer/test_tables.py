@@ -1,0 +1,247 @@
+"""Tables that fit where they are shown, and data that says the same."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from search_fakes import failed, infeasible, measured, record_of
+
+from optimizer.front import Front, front_of
+from optimizer.records import TrialRecord
+from optimizer.tables import (
+    csv_of_records,
+    data_of_front,
+    data_of_trial,
+    number,
+    short,
+    summary_of_front,
+    table_of_front,
+    tables_of_trial,
+    text_of,
+)
+from search_spaces.metrics import METRICS
+from search_spaces.space import Objective, SearchSpace
+from trials.measurement import CohortScore, Estimate, Quality, exact
+from trials.outcome import Completed, Outcome
+
+METRIC_NAMES = ("latency_p99_ms", "throughput_sps", "accuracy", "latency_p50_ms")
+
+
+def front_with(space: SearchSpace, *, objectives: int) -> Front:
+    wanted = tuple(
+        Objective(metric=METRICS[name], direction=METRICS[name].direction)
+        for name in METRIC_NAMES[:objectives]
+    )
+    records = [record_of(n * 1000, measured(one)) for n, one in enumerate(space.deployments())]
+    return front_of(records, wanted, ())
+
+
+def verdicts_of(front: Front) -> dict[int, Quality]:
+    score = Estimate(value=0.9012, low=0.8876, high=0.9154)
+    quality = Quality(
+        split="report", split_digest="r", samples=2000, scores=(("accuracy", score),)
+    )
+    return {record.number: quality for record in front.members[1:] or front.members}
+
+
+def printed(front: Front, verdicts: dict[int, Quality], *, width: int) -> str:
+    console = Console(file=StringIO(), width=width, force_terminal=False)
+    console.print(table_of_front(front, verdicts, width=width))
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def numbers_in(front: Front) -> set[str]:
+    texts = set()
+    for record in front.members:
+        assert isinstance(record.outcome, Completed)
+        for objective in front.objectives:
+            estimate = record.outcome.metric(objective.metric.name)
+            assert estimate.low is not None
+            assert estimate.high is not None
+            texts |= {number(estimate.value), number(estimate.low), number(estimate.high)}
+    return texts
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 120, 160])
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_front_fits_and_nothing_is_cut_off(
+    space: SearchSpace, objectives: int, width: int
+) -> None:
+    front = front_with(space, objectives=objectives)
+
+    text = printed(front, verdicts_of(front), width=width)
+
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for shown in numbers_in(front) | {"0.901", "0.888", "0.915"}:
+        assert shown in text
+    for word in ("trial", "deployment", *(str(record.number) for record in front.members)):
+        assert word in text
+
+
+def test_three_objectives_are_one_line_each_in_a_pipe(space: SearchSpace) -> None:
+    front = front_with(space, objectives=3)
+
+    text = printed(front, verdicts_of(front), width=160)
+
+    rows = text[text.index("trial deployment") :].splitlines()[1:]
+    assert len(rows) == len(front.members)
+
+
+def test_knee_is_starred_once(space: SearchSpace) -> None:
+    front = front_with(space, objectives=3)
+    assert front.knee is not None
+
+    text = printed(front, {}, width=160)
+
+    assert text.count("*") == 1
+    assert f"*{front.knee.number} " in text
+
+
+def test_member_without_a_verdict_has_an_empty_cell(space: SearchSpace) -> None:
+    front = front_with(space, objectives=2)
+    judged = verdicts_of(front)
+
+    text = printed(front, judged, width=160)
+
+    assert len(judged) == len(front.members) - 1
+    assert text.count("0.901 [0.888, 0.915]") == len(judged)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (exact(0.5), "0.5"),
+        (Estimate(value=1.234, low=1.2, high=1.27), "1.23 [1.2, 1.27]"),
+        (Estimate(value=5.0, low=4.0, high=None), "5 [4, ∞]"),
+        (Estimate(value=5.0, low=None, high=6.0), "5 [−∞, 6]"),
+        (Estimate(value=43958.4, low=40000.0, high=123456.0), "43,958 [40,000, 123,456]"),
+    ],
+)
+def test_interval_is_written_behind_its_value(estimate: Estimate, text: str) -> None:
+    assert text_of(estimate) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(999.4, "999"), (999.7, "1,000"), (-1234.5, "-1,234"), (0.0, "0"), (1e-7, "1e-07")],
+)
+def test_numbers_have_three_digits_and_no_needless_exponent(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@given(st.floats(min_value=1e-3, max_value=1e9))
+def test_written_number_is_within_half_a_percent(value: float) -> None:
+    assert float(number(value).replace(",", "")) == pytest.approx(value, rel=0.0051)
+
+
+def test_deployment_is_written_in_few_characters(space: SearchSpace) -> None:
+    first = next(space.deployments())
+
+    assert short(first) == "large fp32 b1 c1 threads=1"
+
+
+def test_summary_counts_everything_and_names_reasons_once(space: SearchSpace) -> None:
+    one, two, three, four = islice(space.deployments(), 4)
+    outcomes: list[Outcome] = [measured(one), infeasible(two), infeasible(three), failed(four)]
+    front = front_of(
+        [record_of(n, outcome) for n, outcome in enumerate(outcomes)],
+        space.objectives,
+        space.constraints,
+    )
+
+    lines = list(summary_of_front(front))
+
+    assert lines[0] == "1 on the front, 2 infeasible, 1 failed"
+    assert lines[-2:] == [
+        "2 × infeasible (memory): needs 25 GB of 24 GB",
+        "1 × failed (crash): killed by SIGSEGV",
+    ]
+
+
+def test_summary_of_nothing_says_so(space: SearchSpace) -> None:
+    assert list(summary_of_front(front_of([], space.objectives, ()))) == ["no trials"]
+
+
+def topics(record: TrialRecord, verdict: Quality | None = None) -> str:
+    console = Console(file=StringIO(), width=80, force_terminal=False)
+    for heading, table in tables_of_trial(record, verdict):
+        console.print(heading)
+        console.print(table)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_shown_trial_holds_every_metric_with_its_unit(space: SearchSpace) -> None:
+    outcome = measured(next(space.deployments()))
+    assert outcome.quality is not None
+    cohort = CohortScore(cohort="night", samples=9, score=exact(0.5))
+    record = record_of(7, replace(outcome, quality=replace(outcome.quality, cohorts=(cohort,))))
+
+    text = topics(record, verdicts_of(front_with(space, objectives=3)).popitem()[1])
+
+    assert "trial 7 of study tiny: completed" in text
+    for label in [METRICS[name].label for name in outcome.metrics()]:
+        assert label in text
+    for words in ("on the report split, 2,000 samples", "night (9)", "build [s]", "engine_digest"):
+        assert words in text
+
+
+def test_shown_infeasible_trial_says_why(space: SearchSpace) -> None:
+    text = topics(record_of(3, infeasible(next(space.deployments()))))
+
+    assert "trial 3 of study tiny: infeasible" in text
+    assert "needs 25 GB of 24 GB" in text
+
+
+def test_front_as_data_is_json_with_intervals_and_verdicts(space: SearchSpace) -> None:
+    front = front_with(space, objectives=3)
+    assert front.knee is not None
+
+    data = json.loads(json.dumps(data_of_front(front, verdicts_of(front)), allow_nan=False))
+
+    assert data["knee"] == front.knee.number
+    assert data["objectives"]["latency_p99_ms"] == "minimize"
+    assert data["counts"]["front"] == len(data["front"]) == len(front.members)
+    assert data["front"][0]["metrics"]["throughput_sps"].keys() == {"value", "low", "high"}
+    assert "report" not in data["front"][0]
+    assert data["front"][1]["report"]["accuracy"]["value"] == 0.9012
+
+
+def test_trial_that_was_not_measured_is_data_with_a_reason(space: SearchSpace) -> None:
+    data = data_of_trial(record_of(3, failed(next(space.deployments()))), None)
+
+    assert (data["state"], data["kind"]) == ("failed", "crash")
+    assert data["reason"] == "killed by SIGSEGV"
+    assert "metrics" not in data
+
+
+def rows_of(records: Sequence[TrialRecord]) -> list[dict[str, str]]:
+    return list(csv.DictReader(StringIO(csv_of_records(records))))
+
+
+def test_csv_has_a_row_per_trial_and_empty_cells_for_what_was_not_measured(
+    space: SearchSpace,
+) -> None:
+    one, two = islice(space.deployments(), 2)
+    outcome = measured(one)
+
+    rows = rows_of([record_of(0, infeasible(two)), record_of(1, outcome)])
+
+    assert [row["state"] for row in rows] == ["infeasible", "completed"]
+    assert rows[0]["latency_p99_ms"] == ""
+    assert float(rows[1]["latency_p99_ms"]) == outcome.metric("latency_p99_ms").value
+    assert float(rows[1]["latency_p99_ms.high"]) == outcome.metric("latency_p99_ms").high
+    assert rows[1]["threads"] == "1"
+
+
+def test_csv_of_no_trials_is_a_file_without_rows() -> None:
+    assert rows_of([]) == []
