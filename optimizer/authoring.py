@@ -11,12 +11,14 @@ from optimizer.workspace import write_atomically, writing
 from search_spaces.draft import DraftFacts, DraftInput, draft_yaml
 from search_spaces.files import space_from_yaml
 from search_spaces.space import Preprocessing, SplitOfOne, Task, TaskKind
-from trials.data import Split, dataset_from_task
+from trials.data import Dataset, dataset_from_task
 from trials.errors import ModelError
 from trials.free_batch import free_batch
 from trials.onnx_model import ModelFacts, read_facts
 
 _SEARCHED = 0.45  # only to look into the data; the draft chooses its own shares
+_IMAGE_DIMENSIONS = 4  # batch, channels, height, width
+_USUAL_SIZE = 224  # pixels, where the model takes any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,33 +45,47 @@ def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
     if path.exists():
         raise UsageError(f"{path} exists", hint="name another file with --to, or remove it")
     facts = read_facts(model)
-    split = _look_into(data)
+    images = _images(facts) if data.is_dir() else Preprocessing()
+    dataset = _look_into(data, images)
     if facts.batch_size is None:
-        _write(path, model, facts, data=data, split=split)
+        _write(path, model, facts, data=data, dataset=dataset)
         return Draft(path=path, notes=())
     copy = path.parent / f"{model.stem}.free-batch.onnx"
     note = _free(model, copy, facts.batch_size)
     drafted = copy if copy.exists() else model
     try:
-        _write(path, drafted, read_facts(drafted), data=data, split=split)
+        _write(path, drafted, read_facts(drafted), data=data, dataset=dataset)
     except BaseException:
         copy.unlink(missing_ok=True)  # it was not there before
         raise
     return Draft(path=path, notes=(note,))
 
 
-def _write(path: Path, model: Path, facts: ModelFacts, *, data: Path, split: Split) -> None:
-    text = draft_yaml(_facts(model, facts, data=data, split=split, folder=path.parent))
+def _write(path: Path, model: Path, facts: ModelFacts, *, data: Path, dataset: Dataset) -> None:
+    text = draft_yaml(_facts(model, facts, data=data, dataset=dataset, folder=path.parent))
     write_atomically(path, text.encode())
     space_from_yaml(path)  # a draft that cannot be read would be our bug, and the user's riddle
 
 
-def _look_into(data: Path) -> Split:
+def _images(facts: ModelFacts) -> Preprocessing:
+    """Say how a folder of images becomes what the model takes, as far as the model tells."""
+    shape = facts.inputs[0].shape
+    if len(shape) != _IMAGE_DIMENSIONS:
+        raise UsageError(
+            f"a folder of images makes inputs of 4 dimensions, the model takes {len(shape)}",
+            hint="give --data an npz file with `inputs` and `labels`",
+        )
+    _, channels, height, width = shape
+    color = "gray" if channels == 1 else "rgb"
+    return Preprocessing(size=(height or _USUAL_SIZE, width or _USUAL_SIZE), color=color)
+
+
+def _look_into(data: Path, images: Preprocessing) -> Dataset:
     """Read the data as a search would, labels of any kind allowed."""
     rest = (1 - _SEARCHED) / 2
     whole = SplitOfOne(path=data, calibration=rest, search=_SEARCHED, report=rest)
-    task = Task(kind=TaskKind.CUSTOM, metric=None, data=whole, preprocessing=Preprocessing())
-    return dataset_from_task(task, source=str(data)).search
+    task = Task(kind=TaskKind.CUSTOM, metric=None, data=whole, preprocessing=images)
+    return dataset_from_task(task, source=str(data))
 
 
 def _free(model: Path, copy: Path, batch_size: int) -> str:
@@ -89,9 +105,11 @@ def _free(model: Path, copy: Path, batch_size: int) -> str:
 
 
 def _facts(
-    model: Path, facts: ModelFacts, *, data: Path, split: Split, folder: Path
+    model: Path, facts: ModelFacts, *, data: Path, dataset: Dataset, folder: Path
 ) -> DraftFacts:
-    labels = split.labels
+    images = dataset.preprocessing
+    splits = (dataset.calibration, dataset.search, dataset.report)
+    labels = np.concatenate([one.labels for one in splits if one is not None])
     is_classes = (
         np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1 and int(labels.min()) >= 0
     )
@@ -104,11 +122,19 @@ def _facts(
         opset=facts.opset,
         fixed_batch=facts.batch_size,
         data=_from(folder, data),
-        data_dtype=str(split.arrays[0][1].dtype),
-        samples=round(len(split) / _SEARCHED),
+        data_dtype=str(dataset.search.arrays[0][1].dtype),
+        samples=len(labels),
         classes=int(labels.max()) + 1 if is_classes else None,
-        cores=os.cpu_count() or 1,
+        cores=_cores(),
+        images=None if images.size is None else (images.size, images.color),
     )
+
+
+def _cores() -> int:
+    """Count the cores that this process may use, which a container or taskset can make fewer."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _from(folder: Path, path: Path) -> str:

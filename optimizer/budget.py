@@ -44,7 +44,7 @@ class Budget:
         if self.trials is not None and tried >= self.trials:
             return f"all {self.trials} trials are done"
         if self.trials is not None and tried + running >= self.trials:
-            return f"{tried} trials are done, the last {running} are running in other processes"
+            return f"{tried} of {self.trials} trials are done, other processes run the rest"
         if self.time_s is not None and _seconds(records) >= self.time_s:
             return f"the time of {self.time_s:g} s is used up"
         if self.trials is None and self.time_s is None and has_stalled(records, space):

@@ -18,9 +18,9 @@ def readme_of(record: TrialRecord, space: SearchSpace) -> str:
 # {short(outcome.deployment)}
 
 Trial {record.number} of study {record.study}, exported by trifront. `manifest.json` says
-everything: digests, every metric, the machine, the data. Measured with batches of
-{outcome.deployment.batch_size} and {outcome.deployment.concurrency} requests in flight, with 95 %
-intervals:
+everything: digests, every metric, the machine, the data. Measured with batch size
+{outcome.deployment.batch_size} and concurrency {outcome.deployment.concurrency},
+with 95 % intervals:
 
 {measured}
 

@@ -76,7 +76,7 @@ class FrontKeeper:
             dominated=tuple(compress(feasible, ~on_front)),
             missed=tuple(record for record, cost in weighed if cost is None),
             infeasible=tuple(_of_kind(ordered, Infeasible)),
-            failed=tuple(_of_kind(ordered, Failed)),
+            failed=_lost(ordered),
             knee=members[int(np.argmax(losses))] if members else None,
             hypervolume=hypervolume(costs, costs),
         )
@@ -189,6 +189,15 @@ def _simplex(objectives: int) -> Iterator[list[float]]:
 
 def _sign(objective: Objective) -> int:
     return 1 if objective.direction is Direction.MINIMIZE else -1
+
+
+def _lost(ordered: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """Return the failed trials of deployments of which no other trial tells anything."""
+    told = {
+        record.outcome.deployment for record in ordered if not isinstance(record.outcome, Failed)
+    }
+    failed = _of_kind(ordered, Failed)
+    return tuple(record for record in failed if record.outcome.deployment not in told)
 
 
 def _of_kind(

@@ -8,28 +8,40 @@ from pathlib import Path
 import psutil
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_START_TIME = 19  # proc(5): field 22 of stat; the first two end with the last bracket
 
 
 @cache
 def this_process() -> str:
     """Sign as this process; also unlike a later process that gets the same number."""
     process = psutil.Process()
-    signature = [socket.gethostname(), _boot(), process.pid, process.create_time()]
+    signature = [socket.gethostname(), _boot(), process.pid, _started(process)]
     return json.dumps(signature)
 
 
 def is_alive(signature: str) -> bool | None:
     """Tell whether the signing process still runs; None where it is on another host."""
-    host, boot, pid, created = json.loads(signature)
+    host, boot, pid, started = json.loads(signature)
     if host != socket.gethostname():
         return None
     if boot != _boot():
         return False
     try:
         process = psutil.Process(pid)
-        return process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        return _started(process) == started and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return False
+
+
+def _started(process: psutil.Process) -> float:
+    """Return when a process began: ticks since the boot, which no setting of the clock moves.
+
+    Seconds since the epoch where there is no ``/proc``.
+    """
+    if not _BOOT_ID.exists():
+        return process.create_time()
+    status = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii", errors="replace")
+    return float(status.rpartition(")")[2].split()[_START_TIME])
 
 
 def _boot() -> str:

@@ -41,6 +41,11 @@ def record_named(name: str, study: SearchStudy) -> TrialRecord:
 
 def _first(front: Front, record: TrialRecord | None) -> TrialRecord:
     if record is None:
+        if not (front.missed or front.infeasible or front.failed):
+            raise StudyError(
+                "no trial of this study has ended yet",
+                hint="search on; `trifront studies` lists others, for --study",
+            )
         raise StudyError(
             f"the front is empty: {len(front.missed)} trials miss a bound, "
             f"{len(front.infeasible)} are infeasible, {len(front.failed)} failed",

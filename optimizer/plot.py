@@ -117,11 +117,12 @@ def _draw_members(axes: "Axes", front: Front) -> None:
     label = f"front ({len(front.members)}), 95 % intervals"
     if len(front.objectives) > 2:  # noqa: PLR2004 - a third objective is the colour
         third = front.objectives[2]
+        colors = _values(front.members, third)
         points = axes.scatter(
             xs,
             ys,
             s=48,
-            c=_values(front.members, third),
+            c=colors,
             cmap="cividis",
             norm=_norm(third),
             edgecolors=_BLACK,
@@ -130,9 +131,12 @@ def _draw_members(axes: "Axes", front: Front) -> None:
             label=label,
         )
         assert axes.figure is not None
-        axes.figure.colorbar(
+        bar = axes.figure.colorbar(
             points, ax=axes, label=f"{third.metric.label}, {_better(third)} is better"
         )
+        if len(set(colors)) == 1:  # around one value a scale would go on to what cannot be
+            bar.set_ticks([colors[0]], labels=[f"{colors[0]:.3g}"])
+            bar.minorticks_off()
     else:
         # what lies behind the line is beaten by a member: corners have the worse of both values
         axes.plot(xs, ys, drawstyle="steps-post", color=_BLUE, linewidth=1, zorder=2)

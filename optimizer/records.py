@@ -12,10 +12,10 @@ from search_spaces.space import SearchSpace
 from trials.measurement import Quality
 from trials.outcome import Completed, Outcome
 
-# arrays pass through unserialized; the only ones, raw blocks, are taken out first
-_OUTCOME: TypeAdapter[Outcome] = TypeAdapter(
-    Outcome, config=ConfigDict(arbitrary_types_allowed=True)
-)
+# Arrays pass through unserialized; the only ones, raw blocks, are taken out first. An infinite
+# score of a user's metric would be written as null, which cannot be read back.
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, ser_json_inf_nan="constants")
+_OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome, config=_CONFIG)
 _QUALITY: TypeAdapter[Quality] = TypeAdapter(Quality)
 _SPACE: TypeAdapter[SearchSpace] = TypeAdapter(SearchSpace)
 

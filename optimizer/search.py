@@ -7,17 +7,18 @@ Bookkeeping and tracking happen between measurements, never during one.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import format_exception_only
 from typing import Protocol
 
 from optimizer.budget import Budget
-from optimizer.errors import TrackingError, WorkspaceError
+from optimizer.errors import TrackingError
 from optimizer.front import Front, FrontKeeper
 from optimizer.records import TrialRecord
 from optimizer.study import Asked, SearchStudy
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace, discard_blocks, save_blocks
 from search_spaces.deployment import Deployment
 from trials.environment import environment
-from trials.errors import InputChangedError, StoreError, TrialError
+from trials.errors import TrialError
 from trials.measurement import Quality
 from trials.outcome import Completed, Failed, Outcome
 from trials.store import Store
@@ -200,12 +201,9 @@ class Search:
                 save_blocks(
                     outcome.blocks, self._workspace.blocks(self._study.uid(asked.trial.number))
                 )
-        except (StoreError, WorkspaceError, InputChangedError) as error:
-            # the fault of the disk or of its files, so it is tried again
-            self._study.tell(asked, _interrupted(asked.deployment, str(error)))
-            raise
-        except BaseException:
-            self._study.give_up(asked)
+        except BaseException as error:
+            # no fault of the deployment: whoever mends the cause goes on with it
+            self._study.tell(asked, _interrupted(asked.deployment, _line(error)))
             raise
         record = self._study.tell(asked, outcome)
         if isinstance(outcome, Failed) and outcome.kind == "interrupted":
@@ -272,6 +270,10 @@ class Search:
             self._tracker.mark_front([record.uid for record in front.members])
         except TrackingError as error:
             self._stop_tracking(error)
+
+
+def _line(error: BaseException) -> str:
+    return format_exception_only(error)[-1].strip()
 
 
 def _interrupted(deployment: Deployment, reason: str) -> Failed:

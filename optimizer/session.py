@@ -80,6 +80,8 @@ def run_search(
             )
         )
         view.note(f"study '{study.name}', sampler {chosen}, in {place.workspace.root}")
+        for change in study.changes(facts):
+            view.note(f"not as when the study was made: {change}; its numbers may not compare")
         tracker = _opened_tracker(order.mlflow, study, place, view)
         search = Search(
             study, runner=worker, workspace=place.workspace, tracker=tracker, view=view

@@ -23,7 +23,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizer.encoding import Encoding
 from optimizer.errors import StudyError
-from optimizer.objectives import Told, sampler_name, told_of_completed, told_of_infeasible
+from optimizer.objectives import (
+    DEPLOYABLE,
+    Told,
+    sampler_name,
+    told_of_completed,
+    told_of_infeasible,
+)
 from optimizer.owner import this_process
 from optimizer.records import (
     TrialRecord,
@@ -53,8 +59,10 @@ _MEANING = "trifront:meaning"
 _SPACE = "trifront:space"
 _SPACE_FILE = "trifront:space_file"
 _DIGESTS = "trifront:digests"
+_ENVIRONMENT = "trifront:environment"
 _VERDICT = "trifront:report:"
 _OUTCOME = "outcome"
+_MENDED = "mended"  # of a trial that another process ended: when, says nothing of how long it ran
 _IDENTITY_FORM = re.compile("[0-9a-f]{12}")
 
 _DEADLINES = 3  # a trial may open its worker anew and then run, each within one deadline
@@ -80,6 +88,7 @@ class SearchStudy:
         identity: Unlike any other study's, also of the same name.
         space_file: Text of the space file.
         digests: SHA-256 of variants and data splits.
+        environment: Versions and device facts that change engines, when the study was made.
     """
 
     def __init__(self, study: Study, url: str, turn: Turn | None = None) -> None:
@@ -100,6 +109,7 @@ class SearchStudy:
             )
         self.space_file: str = attributes[_SPACE_FILE]
         self.digests: dict[str, str] = attributes[_DIGESTS]
+        self.environment: dict[str, str] = attributes[_ENVIRONMENT]
         self._url = url
         self._turn = turn
         self._known: dict[int, TrialRecord] = {}
@@ -123,6 +133,15 @@ class SearchStudy:
             self.refresh()
             yield
 
+    def changes(self, facts: BenchFacts) -> tuple[str, ...]:
+        """Say what of the environment has changed since the study was made."""
+        now = dict(facts.environment)
+        return tuple(
+            f"{name} was {self.environment.get(name, 'absent')}, is {now.get(name, 'absent')}"
+            for name in sorted(self.environment.keys() | now.keys())
+            if self.environment.get(name) != now.get(name)
+        )
+
     def ask(self) -> Asked:
         """Begin a trial: one that waits to be retried, else what the sampler proposes.
 
@@ -145,14 +164,9 @@ class SearchStudy:
             StorageError: The storage is out of reach.
         """
         with storage_errors(self._url):
-            self._end(asked.trial, outcome)
-        self.refresh()
-        return self._known[asked.trial.number]
-
-    def give_up(self, asked: Asked) -> None:
-        """End a trial that a bug or an unusable input broke; it is not tried again by itself."""
-        with storage_errors(self._url):
-            self.study.tell(asked.trial, state=TrialState.FAIL)
+            record = self._record(self._end(asked.trial, outcome))
+        self._known[record.number] = record
+        return record
 
     def uid(self, number: int) -> str:
         """Name a trial unlike any other of any study."""
@@ -247,23 +261,23 @@ class SearchStudy:
 
     def _end(
         self, trial: Trial, outcome: Outcome, *, already: Container[str] = frozenset()
-    ) -> None:
+    ) -> FrozenTrial:
         """Write what came of a trial; constraints that are ``already`` written are write-once."""
+        told = self._told(outcome)  # first: an outcome that cannot be told would be in every way
         trial.set_user_attr(_OUTCOME, json_from_outcome(outcome))
-        told = self._told(outcome)
         if told is None:
             assert isinstance(outcome, Failed)
             self._enqueue_again(outcome)  # first: a kill in between must not lose the deployment
-            self.study.tell(trial, state=TrialState.FAIL)
-            return
+            return self.study.tell(trial, state=TrialState.FAIL)
         for name, value in told.constraints:
             if name not in already:
                 trial.set_constraint(name, value)
-        self.study.tell(trial, told.values)
+        return self.study.tell(trial, told.values)
 
     def _end_orphan(self, frozen: FrozenTrial) -> None:
         # a trial of another process is reached by its id, which Optuna does not publish
         trial = Trial(self.study, frozen._trial_id)  # noqa: SLF001
+        trial.set_user_attr(_MENDED, value=True)
         params = params_of(frozen)
         if set(params) != set(self.encoding.distributions):
             self.study.tell(trial, state=TrialState.FAIL)  # it died before it had a deployment
@@ -286,9 +300,11 @@ class SearchStudy:
                 return told_of_completed(outcome, self.space)
             case Infeasible():
                 completed = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-                return told_of_infeasible(
-                    outcome, self.space, [trial.values for trial in completed]
-                )
+                # not what other infeasible ones were told: the first of them knew no measurement
+                measured = [
+                    trial.values for trial in completed if trial.constraints.get(DEPLOYABLE) == 0
+                ]
+                return told_of_infeasible(outcome, self.space, measured)
             case Failed():
                 return None
 
@@ -308,13 +324,18 @@ class SearchStudy:
     def _record(self, frozen: FrozenTrial) -> TrialRecord:
         assert frozen.datetime_start is not None
         assert frozen.datetime_complete is not None
+        outcome = outcome_from_json(frozen.user_attrs[_OUTCOME])
+        started_s = frozen.datetime_start.timestamp()
+        finished_s = frozen.datetime_complete.timestamp()
+        if _MENDED in frozen.user_attrs:
+            finished_s = started_s + _known_s(outcome)
         return TrialRecord(
             uid=self.uid(frozen.number),
             number=frozen.number,
             study=self.name,
-            outcome=outcome_from_json(frozen.user_attrs[_OUTCOME]),
-            started_s=frozen.datetime_start.timestamp(),
-            finished_s=frozen.datetime_complete.timestamp(),
+            outcome=outcome,
+            started_s=started_s,
+            finished_s=finished_s,
         )
 
 
@@ -378,6 +399,14 @@ def find_study(storage: optuna.storages.BaseStorage, url: str, name: str | None)
         return SearchStudy(optuna.load_study(study_name=name, storage=storage), url)
 
 
+def _known_s(outcome: Outcome) -> float:
+    """Say how many seconds a trial is known to have spent, whenever it was ended."""
+    if not isinstance(outcome, Completed):
+        return 0.0
+    costs = outcome.costs
+    return costs.convert_s + costs.build_s + costs.load_s + costs.measure_s + costs.score_s
+
+
 def _sign(study: Study, space: SearchSpace, facts: BenchFacts, meaning: dict[str, object]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -387,4 +416,5 @@ def _sign(study: Study, space: SearchSpace, facts: BenchFacts, meaning: dict[str
     study.set_user_attr(_SPACE, json_from_space(space))
     study.set_user_attr(_SPACE_FILE, Path(space.source).read_text(encoding="utf-8"))
     study.set_user_attr(_DIGESTS, dict(facts.digests))
+    study.set_user_attr(_ENVIRONMENT, dict(facts.environment))
     study.set_user_attr(_FORMAT, FORMAT)  # last: a study without it was not finished

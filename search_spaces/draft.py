@@ -49,7 +49,8 @@ class DraftFacts:
         data_dtype: NumPy name of the stored samples' type.
         samples: Number of samples.
         classes: Number of classes, None where the labels are none; then a custom task is drafted.
-        cores: CPU cores of this machine, >= 1.
+        cores: CPU cores that may be used here, >= 1.
+        images: (height, width) and color that the model takes, None where the data are no images.
     """
 
     name: str
@@ -62,6 +63,7 @@ class DraftFacts:
     samples: int
     classes: int | None
     cores: int
+    images: tuple[tuple[int, int], str] | None = None
 
 
 def draft_yaml(facts: DraftFacts) -> str:
@@ -130,6 +132,8 @@ def _preprocess(facts: DraftFacts) -> str:
     bytes_wanted_as_floats = facts.data_dtype == "uint8" and dtype.startswith("float")
     scale, reason = (_BYTE, "1/255: bytes to [0, 1]") if bytes_wanted_as_floats else (1.0, "as is")
     described = "; ".join(str(each) for each in facts.inputs)
+    size, color = facts.images or ((224, 224), "rgb")
+    optional = "# " if facts.images is None else ""
     return f"""\
   # From stored samples ({facts.data_dtype}) to model inputs: (x * scale - mean) / std.
   # The model wants {described}.
@@ -139,8 +143,8 @@ def _preprocess(facts: DraftFacts) -> str:
     scale: {scale!r} # {reason}
     # mean: [0.485, 0.456, 0.406] # one per channel
     # std: [0.229, 0.224, 0.225]
-    # size: [224, 224] # height and width, for a folder of images
-    # color: rgb # or gray, for a folder of images
+    {optional}size: {_list(list(size))} # height and width, for a folder of images
+    {optional}color: {color} # rgb or gray, for a folder of images
 """
 
 
@@ -153,8 +157,15 @@ variants:
     onnx: {_quoted(facts.model)} # opset {facts.opset}
   # - {{name: smaller, onnx: smaller.onnx}}
   # - name: from-torch
-  #   torch: {{factory: "package.module:function", weights: w.safetensors, input_shape: [3, 9]}}
+  #   torch: {{factory: "module:function", weights: w.safetensors, input_shape: {_sample(facts)}}}
 """
+
+
+def _sample(facts: DraftFacts) -> str:
+    """Write the shape of one sample as the model takes it, or an example where it says none."""
+    sizes = [size for size in facts.inputs[0].shape[1:] if isinstance(size, int)]
+    known = len(sizes) == len(facts.inputs[0].shape) - 1
+    return _list(sizes) if sizes and known else "[3, 224, 224]"
 
 
 def _axes(facts: DraftFacts) -> str:

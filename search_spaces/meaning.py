@@ -24,8 +24,8 @@ def meaning_of(space: SearchSpace, *, digests: Mapping[str, str]) -> dict[str, o
     Args:
         space: The space.
         digests: SHA-256 by ``variant:<name>`` for every variant, ``data:<split>`` for the splits
-            that there are, ``code:metric`` where a custom metric has code, and ``weights:<name>`` where a torch variant's weights are identified
-            apart from its exported file.
+            that there are, ``code:metric`` for a custom metric, and ``weights:<name>`` where a
+            torch variant's weights are identified apart from its exported file.
 
     Raises:
         KeyError: A variant has no digest.

@@ -26,6 +26,9 @@ from trials.errors import DeadlineError, MemoryLimitError, WorkerBugError, Worke
 from trials.messages import Bug, Done, Open, Phase, Raised, Reply, Request
 
 _LOG = logging.getLogger(__name__)
+# ONNX Runtime reports to its makers from threads of its own, which also disturb a measurement; it
+# reads this when it is imported
+_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 _MEMORY_PERIOD_S = 0.05
 _LOOK_PERIOD_S = 1.0  # the pipe of a dead child stays open where a grandchild inherited it
 _GOODBYE_S = 1.0
@@ -145,6 +148,7 @@ class Child:
         return subprocess.Popen(
             # -P: a folder called trials in the working directory is not ours
             [sys.executable, "-P", "-m", *worker],
+            env=_QUIET | os.environ,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,

@@ -11,11 +11,13 @@ from time import perf_counter
 from typing import Literal
 
 from search_spaces.deployment import Deployment
+from search_spaces.space import SearchSpace
 from trials.backend import Engine, Tensors
 from trials.bench import Bench, Prepared
 from trials.data import Split, request_batches
 from trials.environment import environment
 from trials.errors import (
+    DataError,
     DeadlineError,
     FaultError,
     InfeasibleError,
@@ -29,7 +31,7 @@ from trials.measurement import Costs, EngineRecord, Quality
 from trials.memory import PeakMemory
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.quality_file import json_from_quality, quality_from_json
-from trials.scoring import score_engine
+from trials.scoring import RECIPE, score_engine
 
 OnPhase = Callable[[str], None]
 
@@ -109,7 +111,7 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         cold_call_s=driven.cold_call_s,
         measure_s=measure_s,
     )
-    return Completed(
+    completed = Completed(
         deployment=deployment,
         engine=_record(prepared),
         speed=driven.speed,
@@ -120,6 +122,8 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         flags=driven.flags,
         blocks=driven.blocks,
     )
+    _refuse_unscored(completed, bench.space)
+    return completed
 
 
 def _batches(deployment: Deployment, bench: Bench) -> list[Tensors]:
@@ -149,14 +153,16 @@ def _driven(
 
     The peak is read after the first block: all workers have run together by then, and what grows
     later is our own, raw latencies and their statistics. Each worker holds a copy of every batch,
-    of which serving needs one; the others are taken off.
+    of which serving needs one; the others are taken off. Never less than those it needs, because
+    freed memory that the C library kept from an earlier trial may have held a part of the stock.
     """
-    surplus_bytes = (len(batches) - 1) * deployment.concurrency * _bytes_of(batches[0])
+    needed_bytes = deployment.concurrency * _bytes_of(batches[0])
+    surplus_bytes = (len(batches) - 1) * needed_bytes
     peaks: list[int] = []
 
     def after_block(blocks: int) -> None:
         if blocks == 1:
-            peaks.append(memory.peak_bytes(surplus_bytes=surplus_bytes))
+            peaks.append(max(needed_bytes, memory.peak_bytes(surplus_bytes=surplus_bytes)))
 
     driven = drive(
         engine,
@@ -186,6 +192,7 @@ def _quality(
         "split": split.digest,
         "task": [task.kind.value, task.metric, bench.metric_code],
         "preprocessing": asdict(task.preprocessing),
+        "recipe": RECIPE,
     }
 
     def make(out: Path) -> None:
@@ -208,6 +215,24 @@ def _quality(
 def _fixed_batch(engine: Engine) -> int | None:
     """Return the only batch size that the model takes, None where any will do."""
     return engine.inputs[0].shape[0]
+
+
+def _refuse_unscored(completed: Completed, space: SearchSpace) -> None:
+    """See that there is a number for all that is wanted; a model of few classes has no top five.
+
+    Raises:
+        DataError: There is not.
+    """
+    known = completed.metrics()
+    wanted = [objective.metric.name for objective in space.objectives]
+    wanted += [constraint.metric.name for constraint in space.constraints]
+    for name in wanted:
+        if name not in known:
+            raise DataError(
+                f"{space.source}: {name} says nothing about variant "
+                f"'{completed.deployment.variant}', which has too few classes; take it out of "
+                "objectives and constraints"
+            )
 
 
 def _record(prepared: Prepared) -> EngineRecord:

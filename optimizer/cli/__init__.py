@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 an expected error (one line and a hint), 2 wrong usage, 3 
 Heavy libraries are imported inside the commands that need them, so that ``--help`` is instant.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -59,6 +60,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; expected errors become one line and a hint."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when ONNX Runtime is imported
     try:
         app()
     except KeyboardInterrupt:

@@ -11,7 +11,10 @@ from optimizer.cli.options import SpaceArgument
 def init(
     model: Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)],
     *,
-    data: Annotated[Path, typer.Option(help="An .npz file with `inputs` and `labels`.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="An .npz file with `inputs` and `labels`, or a folder class/*.png."),
+    ],
     to: Annotated[
         Path | None,
         typer.Option(help="The space file to write.", show_default="MODEL's name .yaml"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper, save_model
+from PIL import Image
 from real_spaces import CLASSES, FEATURES, STORE_BYTES, samples, write_data, write_model
 
 from optimizer.authoring import draft_space
@@ -26,6 +27,31 @@ Labels = Callable[[int], NDArray[np.generic]]
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_data(tmp_path / "data.npz")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Write twenty gray images of noise for each of two classes."""
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = generator.integers(256, size=(8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    return tmp_path / "images"
+
+
+def write_model_of_images(path: Path) -> Path:
+    """Write a model that takes gray images of 8 by 8 and answers their pixels."""
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["images"], ["logits"])],
+        "flat",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 1, 8, 8))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 64))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save_model(model, path)
+    return path
 
 
 def drafted(model: Path, data: Path, to: Path | None = None) -> SearchSpace:
@@ -207,3 +233,34 @@ def test_input_that_cannot_be_used_leaves_nothing_written(tmp_path: Path, data: 
         draft_space(model, data=tmp_path / "cut.npz", to=None)
 
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_draft_counts_every_sample_and_every_class(tmp_path: Path) -> None:
+    """Also a class that the search split would miss."""
+    labels = np.zeros(809, dtype=np.int64)
+    labels[0] = CLASSES - 1
+    np.savez(tmp_path / "data.npz", inputs=samples(809), labels=labels)
+
+    draft = draft_space(write_model(tmp_path / "net.onnx"), data=tmp_path / "data.npz", to=None)
+
+    text = draft.path.read_text(encoding="utf-8")
+    assert "# 809 samples." in text
+    assert f"# {CLASSES} classes;" in text
+
+
+def test_folder_of_images_is_drafted_with_the_size_and_color_that_the_model_takes(
+    tmp_path: Path, images: Path
+) -> None:
+    draft = draft_space(write_model_of_images(tmp_path / "net.onnx"), data=images, to=None)
+
+    space = space_from_yaml(draft.path)
+    assert space.task.preprocessing.size == (8, 8)
+    assert space.task.preprocessing.color == "gray"
+    assert "1/255" in draft.path.read_text(encoding="utf-8")
+
+
+def test_folder_of_images_for_a_model_that_takes_none_is_refused(
+    tmp_path: Path, images: Path
+) -> None:
+    with pytest.raises(UsageError, match="the model takes 2"):
+        draft_space(write_model(tmp_path / "net.onnx"), data=images, to=None)

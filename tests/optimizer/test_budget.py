@@ -46,7 +46,7 @@ def test_trials_that_other_processes_run_are_counted_and_said(space: SearchSpace
 
     assert Budget(trials=8).spent(records, space, running=2) is None
     assert Budget(trials=7).spent(records, space, running=2) == (
-        "5 trials are done, the last 2 are running in other processes"
+        "5 of 7 trials are done, other processes run the rest"
     )
 
 

@@ -75,14 +75,25 @@ def test_deployment_that_misses_a_bound_is_not_on_the_front(space: SearchSpace) 
 
 
 def test_infeasible_and_failed_trials_are_counted_apart(space: SearchSpace) -> None:
-    deployment = next(space.deployments())
-    records = [record_of(0, infeasible(deployment)), record_of(1, failed(deployment))]
+    large, broken = list(space.deployments())[:2]
+    records = [record_of(0, infeasible(large)), record_of(1, failed(broken))]
 
     front = front_of(records, space.objectives, space.constraints)
 
     assert (numbers(front.infeasible), numbers(front.failed)) == ([0], [1])
     assert front.knee is None
     assert front.hypervolume == 0.0
+
+
+def test_fault_that_a_retry_made_good_is_not_counted(space: SearchSpace) -> None:
+    good, bad = list(space.deployments())[:2]
+    records = [
+        record_of(0, failed(good)),
+        record_of(1, measured(good)),
+        record_of(2, failed(bad)),
+    ]
+
+    assert numbers(front_of(records, space.objectives, ()).failed) == [2]
 
 
 def test_equal_deployments_are_both_on_the_front(space: SearchSpace) -> None:

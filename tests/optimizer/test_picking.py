@@ -95,3 +95,8 @@ def test_what_names_no_trial_is_refused_with_examples(told: Told, name: str) -> 
 def test_empty_front_is_refused_with_the_reason(told: Told, name: str) -> None:
     with pytest.raises(StudyError, match="front is empty: 0 trials miss a bound, 2 are infeas"):
         record_named(name, told(infeasible, 2))
+
+
+def test_study_without_an_ended_trial_is_not_told_to_loosen_a_constraint(told: Told) -> None:
+    with pytest.raises(StudyError, match="no trial of this study has ended yet"):
+        record_named("knee", told(measured, 0))

@@ -146,3 +146,15 @@ def test_one_objective_is_no_picture_and_the_mend_is_named(space: SearchSpace) -
         png_of_front(drawn(records_of(space, 3), TWO[:1]), "one")
 
     assert "--csv" in caught.value.hint
+
+
+def test_one_colour_alone_makes_no_scale_beyond_what_can_be(space: SearchSpace) -> None:
+    """Around an accuracy of 0.975 a drawn scale would reach 1.07."""
+    front = drawn(records_of(space, 1), THREE)
+    [only] = front.members
+    assert isinstance(only.outcome, Completed)
+
+    _, scale = figure_of_front(front, "title").axes
+
+    assert list(scale.get_yticks()) == [only.outcome.metric("accuracy").value]
+    assert list(scale.get_yticks(minor=True)) == []

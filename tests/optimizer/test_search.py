@@ -1,8 +1,12 @@
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,7 @@ from search_fakes import (
 
 from optimizer.budget import Budget
 from optimizer.errors import StudyError, WorkspaceError
+from optimizer.records import json_from_outcome, outcome_from_json
 from optimizer.sampler_name import SamplerName
 from optimizer.samplers import sampler_named
 from optimizer.search import Finished, Search
@@ -148,6 +153,17 @@ def test_infeasible_deployment_is_told_with_the_worst_that_was_measured(
     ]
 
 
+def test_worst_is_what_was_measured_also_where_the_first_deployment_cannot_run(
+    opened: Opened, workspace: Workspace
+) -> None:
+    run(opened(), workspace, runner=FormulaRunner(answer=infeasible), trials=1)
+    run(opened(), workspace, trials=6)
+    run(opened(), workspace, runner=FormulaRunner(answer=infeasible), trials=7)
+
+    _, *before, told = (trial.values for trial in opened().study.get_trials())
+    assert told[0] == max(values[0] for values in before)
+
+
 def test_every_trial_has_the_same_constraints(opened: Opened, workspace: Workspace) -> None:
     def answer(deployment: Deployment) -> Outcome:
         return infeasible(deployment) if deployment.batch_size == 8 else measured(deployment)
@@ -205,14 +221,21 @@ def test_abandoned_trial_ends_the_session_and_is_tried_first_in_the_next(
     assert going_on.ran[0] == abandoning.ran[0]
 
 
-def test_bug_escapes_and_leaves_no_trial_running(opened: Opened, workspace: Workspace) -> None:
+def test_bug_escapes_and_its_deployment_is_tried_again_once_it_is_mended(
+    opened: Opened, workspace: Workspace
+) -> None:
     def broken(deployment: Deployment) -> Outcome:
-        raise ZeroDivisionError(str(deployment))
+        raise ZeroDivisionError(f"of the user's metric, batch {deployment.batch_size:d}")
 
     with pytest.raises(ZeroDivisionError):
         run(opened(), workspace, runner=FormulaRunner(answer=broken))
+    left = states(opened())
+    finished = run(opened(), workspace, trials=3)
 
-    assert states(opened()) == [TrialState.FAIL]
+    assert left == [TrialState.FAIL, TrialState.WAITING]
+    assert finished.front.failed == ()
+    reasons = [record.outcome.reason for record in opened().records()[:1]]  # type: ignore[union-attr]
+    assert reasons[0].startswith("ZeroDivisionError: of the user's metric")
 
 
 def test_disk_that_refuses_ends_the_search_and_its_trial_is_tried_again(
@@ -263,6 +286,12 @@ def test_record_read_back_equals_the_record_that_was_told(
     assert list(opened().records()) == view.records
 
 
+def test_infinite_score_of_a_users_metric_can_be_read_back(space: SearchSpace) -> None:
+    outcome = completed(next(space.deployments()), latency_ms=1.0, sps=1.0, accuracy=float("inf"))
+
+    assert outcome_from_json(json_from_outcome(outcome)) == replace(outcome, blocks=())
+
+
 def test_study_of_another_space_is_refused_with_the_key(
     opened: Opened, space: SearchSpace, tmp_path: Path
 ) -> None:
@@ -289,6 +318,7 @@ def test_study_that_is_not_there_is_named_with_those_that_are(
     assert "tiny" in caught.value.hint
 
 
+DEAD = json.dumps([socket.gethostname(), "another boot", 1, 0.0])
 DYING = """
 import os, signal, sys
 from pathlib import Path
@@ -328,6 +358,24 @@ def test_trial_of_a_killed_process_is_found_and_tried_again(
     assert states(opened()) == [TrialState.FAIL] + [TrialState.COMPLETE] * 5
     first, second = opened().study.get_trials()[:2]
     assert first.params == second.params
+
+
+def test_time_between_a_kill_and_the_next_session_is_no_time_of_the_search(
+    opened: Opened,
+) -> None:
+    """Else a search of five minutes, killed in the evening, is over in the morning."""
+    study = opened()
+    lost, kept = study.ask().trial, study.ask()
+    outcome = measured(kept.deployment)
+    kept.trial.set_user_attr("outcome", json_from_outcome(outcome))
+    for trial in (lost, kept.trial):
+        trial.set_user_attr("owner", DEAD)
+    time.sleep(0.3)  # the night
+
+    study.mend()
+
+    seconds = [record.finished_s - record.started_s for record in study.records()]
+    assert seconds == pytest.approx([0.0, outcome.costs.measure_s], abs=1e-6)
 
 
 def test_trial_that_another_live_process_runs_is_left_alone(

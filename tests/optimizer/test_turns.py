@@ -115,7 +115,7 @@ def test_running_trials_of_another_process_use_up_the_budget(
 
     told = go_on(opened(), workspace, trials=3)
 
-    assert told[-1] == "2 trials are done, the last 1 are running in other processes"
+    assert told[-1] == "2 of 3 trials are done, other processes run the rest"
 
 
 def test_trial_that_was_killed_after_its_outcome_was_written_counts(

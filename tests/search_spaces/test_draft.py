@@ -103,3 +103,11 @@ def test_any_name_is_written_so_that_it_is_read_back(text: str) -> None:
     assert draft["variants"][0]["onnx"] == text
     assert draft["task"]["data"]["path"] == text
     assert draft["version"] == 1
+
+
+def test_example_of_a_torch_variant_has_the_models_own_shape() -> None:
+    taken = DraftInput(name="image", dtype="float32", shape=(None, 1, 8, 8))
+    free = DraftInput(name="image", dtype="float32", shape=(None, 3, None, None))
+
+    assert "input_shape: [1, 8, 8]" in draft_yaml(_facts(inputs=(taken,)))
+    assert "input_shape: [3, 224, 224]" in draft_yaml(_facts(inputs=(free,)))

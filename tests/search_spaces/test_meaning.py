@@ -156,3 +156,13 @@ def test_variant_without_a_digest_has_no_meaning(
 ) -> None:
     with pytest.raises(KeyError, match="variant:small"):
         meaning_of(read(fake), digests={})
+
+
+def test_edited_code_of_a_metric_is_another_meaning() -> None:
+    space = space_from_yaml(space_path("fake"))
+    before, after = (_meaning(space, **{"code:metric": digit * 64}) for digit in "ab")
+
+    difference = first_difference(before, after)
+
+    assert difference is not None
+    assert difference.startswith("task.metric_code: aaaaaaaaaaaa… in the study")

@@ -270,7 +270,12 @@ def test_unknown_error_is_a_fault_on_one_line() -> None:
 
 
 def test_environment_names_library_cpu_and_instruction_set() -> None:
-    assert [name for name, _ in OrtBackend().environment()] == ["cpu", "cpu_flags", "onnxruntime"]
+    assert [name for name, _ in OrtBackend().environment()] == [
+        "cpu",
+        "cpu_flags",
+        "onnxruntime",
+        "recipe",
+    ]
 
 
 def test_refusals_give_a_reason_each() -> None:

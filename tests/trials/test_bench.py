@@ -9,7 +9,8 @@ from real_spaces import bench_in, point, write_data, write_model, write_space
 
 from search_spaces.deployment import Precision
 from search_spaces.errors import SpaceError
-from trials.errors import DataError, ModelError, UnsupportedError
+from search_spaces.space import TaskKind
+from trials.errors import DataError, InputChangedError, ModelError, UnsupportedError
 
 
 def test_facts_name_every_variant_and_split_by_digest(tmp_path: Path) -> None:
@@ -80,6 +81,33 @@ def test_changed_model_file_is_another_variant_and_another_engine(tmp_path: Path
 
     assert after.variant_digest != before.variant_digest
     assert after.engine.key != before.engine.key
+
+
+def test_model_that_is_replaced_under_an_open_bench_is_not_stored_as_the_old_one(
+    tmp_path: Path,
+) -> None:
+    space = write_space(tmp_path)
+    bench = bench_in(tmp_path, space)
+    write_model(tmp_path / "net.onnx", seed=7)
+
+    with pytest.raises(InputChangedError, match="variant 'net' has changed since the search"):
+        bench.prepare(point())
+
+    assert not bench.store.list()
+
+
+def test_code_of_a_metric_is_part_of_what_identifies_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "def score(outputs, labels):\n    return labels\n"
+    (tmp_path / "bench_metric.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    space = write_space(tmp_path)
+    task = replace(space.task, kind=TaskKind.CUSTOM, metric="bench_metric:score")
+
+    bench = bench_in(tmp_path, replace(space, task=task))
+
+    assert dict(bench.facts.digests)["code:metric"] == bench.metric_code
 
 
 def test_renamed_model_is_the_same_variant(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from real_spaces import point, write_model, write_space
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.errors import SpaceError
@@ -20,6 +21,7 @@ from trials.cgroup import oom_kills, was_oom_kill
 from trials.errors import (
     DataError,
     DeadlineError,
+    InputChangedError,
     ModelError,
     StoreError,
     TrialError,
@@ -140,6 +142,10 @@ def open_unsupported(space, store_root, limit_bytes):
 
 def open_bug(space, store_root, limit_bytes):
     raise ZeroDivisionError("half open")
+
+
+def open_without_memory(space, store_root, limit_bytes):
+    raise MemoryError
 
 
 def open_and_die(space, store_root, limit_bytes):
@@ -390,6 +396,28 @@ def test_death_while_opening_is_a_crash(root: Path) -> None:
 
     assert isinstance(outcome, Failed)
     assert outcome.kind == "crash"
+
+
+def test_too_little_memory_to_open_says_nothing_about_a_deployment(root: Path) -> None:
+    with worker_for(root, opener="open_without_memory") as worker:
+        outcome = worker.run(deployment("well"), on_phase=ignore)
+
+    assert isinstance(outcome, Failed)
+    assert "could not be opened: out of memory" in outcome.reason
+
+
+def test_fresh_process_refuses_a_model_that_was_replaced_meanwhile(tmp_path: Path) -> None:
+    space = write_space(tmp_path)
+    with Worker(space, store_root=tmp_path / "store", store_limit_bytes=10**9) as worker:
+        worker.describe()
+        worker.close()  # as after a crash
+        write_model(tmp_path / "net.onnx", seed=7)
+
+        with pytest.raises(InputChangedError, match="variant 'net' has changed"):
+            worker.run(point(), on_phase=ignore)
+
+        write_model(tmp_path / "net.onnx")
+        assert worker.run(point(), on_phase=ignore).state == "completed"
 
 
 def test_hang_while_opening_ends_at_the_deadline(root: Path) -> None:

@@ -1,5 +1,7 @@
 """Peak memory as the kernel counts it."""
 
+from mmap import PAGESIZE
+
 import numpy as np
 
 from trials.memory import PeakMemory
@@ -37,10 +39,19 @@ def test_earlier_peak_does_not_count() -> None:
     assert memory.peak_bytes() < 40 * _MB
 
 
-def test_peak_is_never_negative() -> None:
+def test_peak_is_never_below_a_page_for_its_logarithm_is_told() -> None:
     held = np.ones(80 * _MB, np.uint8)
     memory = PeakMemory()
 
     del held
 
-    assert memory.peak_bytes() >= 0
+    assert memory.peak_bytes() >= PAGESIZE
+
+
+def test_surplus_is_taken_off() -> None:
+    memory = PeakMemory()
+
+    held = np.ones(80 * _MB, np.uint8)
+
+    assert memory.peak_bytes(surplus_bytes=60 * _MB) < 60 * _MB
+    assert held[0] == 1

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, save_model
 from real_spaces import FEATURES, bench_in, point, write_model, write_space
 
 from search_spaces.deployment import Deployment, Precision
+from search_spaces.files import space_from_yaml
+from search_spaces.space import Objective, metric_named
 from trials.bench import Bench
+from trials.errors import DataError
 from trials.outcome import Completed, Infeasible
 from trials.run import run_trial, score_report
 
@@ -182,3 +186,36 @@ def test_model_of_a_fixed_batch_is_calibrated_driven_and_scored_in_that_batch(
 
     assert outcome.quality is not None
     assert outcome.quality.samples == 80
+
+
+def test_peak_memory_is_that_of_serving_and_not_of_the_samples_in_stock(tmp_path: Path) -> None:
+    """Workers hold 16 batches of 1.6 MB each, to vary the inputs; serving needs one per worker."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "pool",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ("batch", 3, 64, 64))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 3))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save_model(model, tmp_path / "pool.onnx")
+    write_space(tmp_path, {"net": tmp_path / "pool.onnx"}, batch_sizes="[32]")
+    images = np.random.default_rng(0).random((200, 3, 64, 64), np.float32)
+    np.savez(tmp_path / "data.npz", inputs=images, labels=np.arange(200) % 3)
+    bench = bench_in(tmp_path, space_from_yaml(tmp_path / "real.yaml"))
+
+    outcome = ran(bench, point(batch_size=32, concurrency=2))
+
+    assert outcome.peak_memory_bytes < 30e6  # 3 MB of inputs; 75 MB with the stock
+
+
+def test_metric_that_a_model_cannot_have_is_refused_and_no_bug(tmp_path: Path) -> None:
+    metric = metric_named("accuracy_top5")  # the model has four classes
+    wanted = Objective(metric=metric, direction=metric.direction)
+    space = replace(write_space(tmp_path), objectives=(wanted,))
+
+    with pytest.raises(DataError, match="accuracy_top5 says nothing about variant 'net'"):
+        run_trial(point(), bench_in(tmp_path, space), on_phase=lambda _: None)

@@ -352,7 +352,10 @@ def test_custom_score_is_the_mean_of_the_users_scores(metrics: str, batch_size: 
     ("metric", "message"),
     [
         ("some_metrics:total", r"some_metrics:total returned float64 of shape \(\).*\(3,\)"),
-        ("some_metrics:broken", r"some_metrics:broken failed: KeyError: 'z'"),
+        (
+            "some_metrics:broken",
+            r"some_metrics:broken, given the outputs .*, failed: KeyError: 'z'",
+        ),
         ("some_metrics:undefined", r"undefined returned nan for sample 1 of the search split"),
         ("some_metrics:closenes", r"no function 'closenes'; did you mean 'closeness'"),
         ("some_metrics:constant", r"no function 'constant'"),

@@ -253,8 +253,10 @@ def test_identity_covers_weights_and_code(source: TorchSource, tmp_path: Path) -
     before = torch_identity(source)
 
     code.write_text(f"{NETS}\n# changed\n", encoding="utf-8")
+    del sys.modules["tiny_nets"]  # as in a new process
     after = torch_identity(source)
     code.write_text(NETS, encoding="utf-8")
+    del sys.modules["tiny_nets"]
 
     assert len({before, after, torch_identity(replace(source, weights=weights))}) == 3
 

@@ -31,8 +31,20 @@ def test_edited_code_is_other_code_also_where_it_is_only_imported(
 
     with (metric / edited).open("a", encoding="utf-8") as file:
         file.write("# edited\n")
+    for name in ("user_metric", "user_helper"):
+        del sys.modules[name]  # as in a new process
+    function_from_name("user_metric:score", key="task.metric", refusal=DataError)
 
     assert code_digest() != before
+
+
+def test_code_that_is_edited_after_it_was_loaded_is_still_the_old_code(metric: Path) -> None:
+    function_from_name("user_metric:score", key="task.metric", refusal=DataError)
+    before = code_digest()
+
+    (metric / "user_metric.py").write_text("# edited\n", encoding="utf-8")
+
+    assert code_digest() == before
 
 
 def test_installed_packages_are_no_code_of_the_user(metric: Path) -> None:

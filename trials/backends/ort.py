@@ -28,6 +28,7 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
+_RECIPE = "1"  # to be raised when the same spec builds another graph
 _ERRORS_ONLY = 3  # log severity; saving a hardware-specific graph is a warning, and meant
 _CPU_INFO = Path("/proc/cpuinfo")
 _CAPABILITIES = Capabilities(
@@ -78,8 +79,8 @@ class OrtBackend:
         return _CAPABILITIES
 
     def environment(self) -> tuple[tuple[str, str], ...]:
-        """Return the library's version and the CPU that graphs are optimized for."""
-        return (*_cpu(), ("onnxruntime", version("onnxruntime")))
+        """Return the versions of library and recipe, and the CPU that graphs are optimized for."""
+        return (*_cpu(), ("onnxruntime", version("onnxruntime")), ("recipe", _RECIPE))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> None:
         """Optimize the graph in a session of its own and save it.
