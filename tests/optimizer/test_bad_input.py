@@ -89,9 +89,12 @@ def trifront(*arguments: str, folder: Path) -> Ran:
 def trifront_process(*arguments: str, folder: Path, start: tuple[str, ...] = ()) -> Ran:
     """Run the command line as a process of its own, started by the command ``start``."""
     before = tree(folder)
+    # a process that may not write cannot keep a record of its coverage either
+    environment = {name: it for name, it in os.environ.items() if "COVERAGE" not in name}
     ended = subprocess.run(
         [*(start or (sys.executable, "-c", RUN)), *arguments],
         cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,
