@@ -29,31 +29,26 @@ _COUNTABLE = 200_000  # lattice points that are counted one by one, in about a s
 
 
 class GridOrder(RandomSampler):
-    """Propose lattice points in the order of the axes; the wrapper skips what is taken."""
+    """Propose lattice points in the order of the axes; also after an interruption."""
 
-    def __init__(self, encoding: Encoding) -> None:
+    def __init__(self, encoding: Encoding, *, repeats: bool) -> None:
         super().__init__()
         self._encoding = encoding
+        self._repeats = repeats
         sizes = [range(len(parameter.codes)) for parameter in encoding.parameters]
         self._points: Iterator[Indices] = filter(encoding.allows, product(*sizes))
 
-    def infer_relative_search_space(
-        self,
-        study: Study,  # noqa: ARG002 - Optuna's interface
-        trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
-    ) -> dict[str, BaseDistribution]:
-        """Propose all parameters jointly."""
-        return dict(self._encoding.distributions)
-
     def sample_relative(
         self,
-        study: Study,  # noqa: ARG002 - Optuna's interface
+        study: Study,
         trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
         search_space: dict[str, BaseDistribution],  # noqa: ARG002 - Optuna's interface
     ) -> dict[str, Any]:
-        """Return the next point; nothing once all were proposed."""
-        point = next(self._points, None)
-        return {} if point is None else self._encoding.params_at(point)
+        """Return the next point that no trial has, unless repeats are wanted; else nothing."""
+        trials = study._get_trials(deepcopy=False, use_cache=True)  # noqa: SLF001 - see below
+        begun = [] if self._repeats else [trial.params for trial in trials]
+        proposals = map(self._encoding.params_at, self._points)
+        return next((params for params in proposals if params not in begun), {})
 
 
 class DistinctSampler(BaseSampler):
@@ -230,9 +225,11 @@ def sampler_named(
         case SamplerName.RANDOM:
             inner = RandomSampler(seed=seed)
         case SamplerName.GRID:
-            inner = GridOrder(encoding)
+            inner = GridOrder(encoding, repeats=repeats)
         case SamplerName.TPE | SamplerName.AUTO:
-            inner = TPESampler(seed=seed, multivariate=True)
+            # the liar keeps parallel proposals apart, as the wrapper does; it costs a commit and
+            # another look at all trials
+            inner = TPESampler(seed=seed, multivariate=True, constant_liar=False)
     return DistinctSampler(inner, encoding, seed=seed, repeats=repeats), name
 
 

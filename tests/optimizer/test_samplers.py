@@ -77,6 +77,22 @@ def test_grid_goes_through_the_space_in_the_order_of_its_axes(
     assert ask(SamplerName.GRID, ALLOWED) == list(space.deployments())
 
 
+def test_grid_goes_on_after_an_interruption_where_it_was(space: SearchSpace) -> None:
+    encoding = Encoding(space)
+    study = optuna.create_study()
+    asked = []
+    for _ in range(3):  # sessions
+        study.sampler, _ = sampler_named(
+            SamplerName.GRID, encoding, seed=0, trials=None, repeats=False
+        )
+        for _ in range(5):
+            trial = study.ask(encoding.distributions)
+            study.tell(trial, 1.0)
+            asked.append(encoding.deployment(trial.params))
+
+    assert asked == list(space.deployments())[:15]
+
+
 def test_repeats_are_allowed_when_asked_for(space: SearchSpace) -> None:
     encoding = Encoding(space)
     inner = optuna.samplers.RandomSampler(seed=0)
