@@ -11,10 +11,10 @@ from optimizer.workspace import write_atomically, writing
 from search_spaces.draft import DraftFacts, DraftInput, draft_yaml
 from search_spaces.files import space_from_yaml
 from search_spaces.space import Preprocessing, SplitOfOne, Task, TaskKind
-from trials.data import Dataset, dataset_from_task
+from trials.data.dataset import Dataset, dataset_from_task
 from trials.errors import ModelError
-from trials.free_batch import free_batch
-from trials.onnx_model import ModelFacts, read_facts
+from trials.models.free_batch import free_batch
+from trials.models.onnx_model import ModelFacts, read_facts
 
 _SEARCHED = 0.45  # only to look into the data; the draft chooses its own shares
 _IMAGE_DIMENSIONS = 4  # batch, channels, height, width

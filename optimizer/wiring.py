@@ -8,11 +8,11 @@ from pathlib import Path
 import optuna
 
 from optimizer.errors import StudyError
-from optimizer.storage import check_reachable, existing_storage, storage_errors
-from optimizer.study import SearchStudy, find_study
+from optimizer.study.storage import check_reachable, existing_storage, storage_errors
+from optimizer.study.study import SearchStudy, find_study
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace
 from search_spaces.space import SearchSpace
-from trials.isolation import Worker
+from trials.isolation.worker import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ import numpy as np
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import MeasuringPlan, Preprocessing, SearchSpace, Task, TaskKind
-from trials.environment import environment
-from trials.isolation import Worker
+from trials.isolation.worker import Worker
+from trials.machine.environment import environment
 from trials.measurement import Block, Costs, EngineRecord, Speed, exact
 from trials.outcome import Completed, Outcome
 

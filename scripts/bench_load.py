@@ -1,7 +1,7 @@
 """Measure what the load generator costs a request, against a bare loop in the same run.
 
 Both loops drive the same ONNX Runtime session through ``io_binding`` with the same input, ours
-through ``trials.closed_loop`` and the ``ort`` backend's lane with one worker, bare in a loop that
+through ``closed_loop`` and the ``ort`` backend's lane with one worker, bare in a loop that
 takes no stamp at all. Blocks of both alternate in ABBA order, so that a drifting machine burdens
 both alike, and the difference is taken between neighbours. To reach: at most 2.5 us a request
 above bare on a model that does nothing, at most 1 % at 1 ms.
@@ -27,7 +27,7 @@ import numpy as np
 
 from trials.backend import Tensors
 from trials.backends.ort_engine import OrtEngine
-from trials.closed_loop import ClosedLoop, Quota
+from trials.measuring.closed_loop import ClosedLoop, Quota
 
 _NULL_LIMIT_US = 2.5
 _SLOW_LIMIT = 0.01

@@ -21,24 +21,24 @@ from time import process_time
 import numpy as np
 from rich.console import Console
 
-from optimizer.budget import Budget
-from optimizer.front import Front
-from optimizer.records import TrialRecord
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.search import Search
-from optimizer.storage import open_storage
-from optimizer.study import open_study
-from optimizer.tracking import open_tracker
-from optimizer.views import PlainView
+from optimizer.front.front import Front
+from optimizer.search.budget import Budget
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.search.search import Search
+from optimizer.search.views import PlainView
+from optimizer.study.records import TrialRecord
+from optimizer.study.storage import open_storage
+from optimizer.study.study import open_study
+from optimizer.tracking.tracker import open_tracker
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.files import space_from_yaml
 from trials.bench import BenchFacts
-from trials.environment import environment
+from trials.machine.environment import environment
 from trials.measurement import Block, Costs, EngineRecord, Quality
+from trials.measuring.statistics import proportion, summarize
 from trials.outcome import Completed, Outcome
-from trials.statistics import proportion, summarize
 
 SPACE = """
 version: 1

@@ -27,12 +27,12 @@ from threading import Thread
 import psutil
 from optuna.trial import TrialState
 
-from optimizer.records import TrialRecord
-from optimizer.study import SearchStudy
+from optimizer.study.records import TrialRecord
+from optimizer.study.study import SearchStudy
 from optimizer.wiring import place_at, study_at
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace, load_blocks
 from trials.outcome import Completed, Failed
-from trials.store import Store
+from trials.store.store import Store
 
 TRIALS_PER_KILL = 4  # the budget grows with each kill, so that every search has something to do
 START_S = 5.0  # a search that is killed before its first trial is killed within so long

@@ -11,7 +11,7 @@ from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
 from search_spaces.space import SearchSpace
 from trials.bench import Bench, open_bench
-from trials.store import Store
+from trials.store.store import Store
 
 FEATURES, CLASSES = 6, 4
 STORE_BYTES = 10**9

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from optimizer.front import Front
-from optimizer.records import TrialRecord
+from optimizer.front.front import Front
+from optimizer.study.records import TrialRecord
 from search_spaces.deployment import Deployment, Precision
 from trials.bench import BenchFacts
 from trials.measurement import (

@@ -16,16 +16,16 @@ from search_spaces.space import SearchSpace, Task, TaskKind
 from trials.backend import Backend, EngineSpec, Tensors
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
-from trials.data import Dataset, Split, dataset_from_task, synthetic_dataset
-from trials.entries import Entry
+from trials.data.dataset import Dataset, Split, dataset_from_task, synthetic_dataset
+from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
-from trials.feeding import feeds
-from trials.onnx_model import ModelFacts, content_digest, read_facts
-from trials.precision import convert, converter_versions, needs_calibration
-from trials.scoring import check_labels
-from trials.store import Obtained, Store
-from trials.users_code import code_digest, function_from_name
-from trials.variants import Model, model_from_source
+from trials.models.onnx_model import ModelFacts, content_digest, read_facts
+from trials.models.precision import convert, converter_versions, needs_calibration
+from trials.models.users_code import code_digest, function_from_name
+from trials.models.variants import Model, model_from_source
+from trials.scoring.scoring import check_labels
+from trials.store.entries import Entry
+from trials.store.store import Obtained, Store
 
 _CALIBRATION_BATCH = 32
 

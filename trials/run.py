@@ -14,8 +14,8 @@ from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
 from trials.backend import Engine, Tensors
 from trials.bench import Bench, Prepared
-from trials.data import Split, request_batches
-from trials.environment import environment
+from trials.data.dataset import Split, request_batches
+from trials.data.feeding import feeds
 from trials.errors import (
     DataError,
     DeadlineError,
@@ -25,13 +25,13 @@ from trials.errors import (
     OutputError,
     WorkerDiedError,
 )
-from trials.feeding import feeds
-from trials.load import Driven, drive
+from trials.machine.environment import environment
 from trials.measurement import Costs, EngineRecord, Quality
-from trials.memory import PeakMemory
+from trials.measuring.load import Driven, drive
+from trials.measuring.memory import PeakMemory
 from trials.outcome import Completed, Failed, Infeasible, Outcome
-from trials.quality_file import json_from_quality, quality_from_json
-from trials.scoring import RECIPE, score_engine
+from trials.scoring.quality_file import json_from_quality, quality_from_json
+from trials.scoring.scoring import RECIPE, score_engine
 
 OnPhase = Callable[[str], None]
 

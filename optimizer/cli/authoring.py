@@ -46,8 +46,8 @@ def check(space: SpaceArgument) -> None:
 
       trifront check model.yaml
     """
-    from optimizer.encoding import Encoding
-    from optimizer.samplers import count_allowed
+    from optimizer.search.samplers import count_allowed
+    from optimizer.study.encoding import Encoding
     from search_spaces.catalog import space_path
     from search_spaces.files import space_from_yaml
     from trials.backends.catalog import backend_named

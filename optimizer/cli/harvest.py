@@ -39,9 +39,9 @@ def front(
 
       trifront front --study resnet --plot front.png --csv trials.csv
     """
-    from optimizer.front import front_of
-    from optimizer.plot import png_of_front
-    from optimizer.tables import (
+    from optimizer.front.front import front_of
+    from optimizer.front.plot import png_of_front
+    from optimizer.front.tables import (
         csv_of_records,
         data_of_front,
         summary_of_front,
@@ -85,8 +85,8 @@ def show(
 
       trifront show knee --json
     """
-    from optimizer.picking import record_named
-    from optimizer.tables import data_of_trial, tables_of_trial
+    from optimizer.front.picking import record_named
+    from optimizer.front.tables import data_of_trial, tables_of_trial
     from optimizer.wiring import place_at, study_at
 
     found = study_at(place_at(workspace, storage), study)
@@ -117,8 +117,8 @@ def export(
 
       trifront export 12 --to deploy/ --study resnet
     """
-    from optimizer.export import export_bundle
-    from optimizer.picking import record_named
+    from optimizer.export.bundle import export_bundle
+    from optimizer.front.picking import record_named
     from optimizer.wiring import opened_worker, place_at, study_at
 
     place = place_at(workspace, storage)
@@ -145,7 +145,7 @@ def dashboard(
 
       trifront dashboard --port 9000
     """
-    from optimizer.dashboard import serve_dashboard
+    from optimizer.dashboard.server import serve_dashboard
     from optimizer.wiring import place_at, study_at
 
     place = place_at(workspace, storage)

@@ -13,13 +13,13 @@ from optimizer.cli.options import (
     WorkspaceOption,
     results_console,
 )
-from optimizer.sampler_name import SamplerName
+from optimizer.search.sampler_name import SamplerName
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from optimizer.search import Finished
-    from optimizer.study import SearchStudy
+    from optimizer.search.search import Finished
+    from optimizer.study.study import SearchStudy
 
 NOTHING_FEASIBLE = 3
 INTERRUPTED = 130  # before there was a front; what shells say of a command that Ctrl-C ended
@@ -93,8 +93,8 @@ def search(
     """
     from rich.console import Console
 
-    from optimizer.budget import Budget
-    from optimizer.session import SearchOrder, run_search
+    from optimizer.search.budget import Budget
+    from optimizer.search.session import SearchOrder, run_search
     from optimizer.wiring import place_at
 
     finished, found = run_search(
@@ -121,7 +121,7 @@ def search(
 def _print_json(finished: "Finished", study: "SearchStudy") -> None:
     import json
 
-    from optimizer.tables import data_of_front
+    from optimizer.front.tables import data_of_front
 
     document = {
         "study": study.name,
@@ -133,7 +133,7 @@ def _print_json(finished: "Finished", study: "SearchStudy") -> None:
 
 
 def _print_front(finished: "Finished", study: "SearchStudy", console: "Console") -> None:
-    from optimizer.tables import summary_of_front, table_of_front
+    from optimizer.front.tables import summary_of_front, table_of_front
 
     typer.echo(f"search ended: {finished.reason}", err=True)
     if finished.front.members:

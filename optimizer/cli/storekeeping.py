@@ -9,7 +9,7 @@ from optimizer.cli.options import WORKSPACE, WorkspaceOption, results_console
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trials.store import Store
+    from trials.store.store import Store
 
 app = typer.Typer(
     help="List, verify and prune the stored models, engines and scores.", no_args_is_help=True
@@ -108,6 +108,6 @@ def _what(parts: str) -> str:
 def _store(workspace: "Path") -> "Store":
     from optimizer.wiring import place_at
     from optimizer.workspace import STORE_LIMIT_BYTES
-    from trials.store import Store
+    from trials.store.store import Store
 
     return Store(place_at(workspace, None).workspace.store, limit_bytes=STORE_LIMIT_BYTES)

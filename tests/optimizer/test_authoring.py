@@ -19,7 +19,7 @@ from trials.bench import open_bench
 from trials.errors import DataError, ModelError
 from trials.outcome import Completed
 from trials.run import run_trial
-from trials.store import Store
+from trials.store.store import Store
 
 Labels = Callable[[int], NDArray[np.generic]]
 

@@ -7,8 +7,8 @@ from itertools import islice
 import pytest
 from search_fakes import completed, failed, infeasible, measured, record_of
 
-from optimizer.budget import Budget, has_stalled, tried_deployments
-from optimizer.records import TrialRecord
+from optimizer.search.budget import Budget, has_stalled, tried_deployments
+from optimizer.study.records import TrialRecord
 from search_spaces.space import SearchSpace
 from trials.outcome import Outcome
 

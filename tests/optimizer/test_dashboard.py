@@ -19,9 +19,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna_dashboard._app import STATIC_DIR
 
-from optimizer.dashboard import CONTOUR_FAULT, dashboard_app, serve_dashboard
+from optimizer.dashboard.server import CONTOUR_FAULT, dashboard_app, serve_dashboard
 from optimizer.errors import OptimizerError, StorageError, UsageError
-from optimizer.records import json_from_outcome
+from optimizer.study.records import json_from_outcome
 from search_spaces.deployment import Deployment, Precision
 from trials.outcome import Environment, Infeasible
 
@@ -97,7 +97,7 @@ def call(app: Any, path: str, method: str = "GET") -> tuple[str, bytes]:
 def served(url: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Serve a storage in a process of its own; give the process and the page's address."""
     program = (
-        "from optimizer.dashboard import serve_dashboard;"
+        "from optimizer.dashboard.server import serve_dashboard;"
         f"serve_dashboard({url!r}, host='127.0.0.1', port=0,"
         "on_ready=lambda url: print(url, flush=True));"
         "print('ended')"

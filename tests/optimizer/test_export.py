@@ -14,12 +14,12 @@ from real_spaces import bench_in, point, samples, write_model, write_space
 from search_fakes import FACTS, infeasible
 
 from optimizer.errors import ExportError, WorkspaceError
-from optimizer.export import MANIFEST_FORMAT, Bundle, export_bundle
-from optimizer.records import TrialRecord
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.storage import open_storage
-from optimizer.study import SearchStudy, open_study
+from optimizer.export.bundle import MANIFEST_FORMAT, Bundle, export_bundle
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.study.records import TrialRecord
+from optimizer.study.storage import open_storage
+from optimizer.study.study import SearchStudy, open_study
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from real_spaces import write_data, write_model
 
 from optimizer.wiring import place_at, study_at
-from trials.locks import locked
 from trials.outcome import Failed
+from trials.store.locks import locked
 
 SLOW = """
 version: 1

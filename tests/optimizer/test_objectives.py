@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_fakes import completed, infeasible, measured
 
-from optimizer.objectives import (
+from optimizer.study.objectives import (
     DEPLOYABLE,
     meets,
     sampler_name,

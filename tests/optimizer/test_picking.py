@@ -6,12 +6,12 @@ import pytest
 from search_fakes import FACTS, infeasible, measured, value
 
 from optimizer.errors import StudyError, UsageError
-from optimizer.front import front_of
-from optimizer.picking import record_named
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.storage import open_storage
-from optimizer.study import SearchStudy, open_study
+from optimizer.front.front import front_of
+from optimizer.front.picking import record_named
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.study.storage import open_storage
+from optimizer.study.study import SearchStudy, open_study
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace

@@ -11,9 +11,9 @@ from PIL import Image
 from search_fakes import infeasible, measured, record_of
 
 from optimizer.errors import UsageError
-from optimizer.front import Front, front_of
-from optimizer.plot import figure_of_front, png_of_front
-from optimizer.records import TrialRecord
+from optimizer.front.front import Front, front_of
+from optimizer.front.plot import figure_of_front, png_of_front
+from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
 from trials.measurement import Estimate

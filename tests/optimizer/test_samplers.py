@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_fakes import ALLOWED
 
-from optimizer.encoding import Encoding, parameter_from_axis
 from optimizer.errors import SpaceExhaustedError
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import DistinctSampler, count_allowed, sampler_named
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import DistinctSampler, count_allowed, sampler_named
+from optimizer.study.encoding import Encoding, parameter_from_axis
 from search_spaces.deployment import Deployment
 from search_spaces.space import Axis, SearchSpace
 

@@ -23,14 +23,14 @@ from search_fakes import (
     value,
 )
 
-from optimizer.budget import Budget
 from optimizer.errors import StudyError, WorkspaceError
-from optimizer.records import json_from_outcome, outcome_from_json
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.search import Finished, Search
-from optimizer.storage import open_storage
-from optimizer.study import SearchStudy, find_study, open_study
+from optimizer.search.budget import Budget
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.search.search import Finished, Search
+from optimizer.study.records import json_from_outcome, outcome_from_json
+from optimizer.study.storage import open_storage
+from optimizer.study.study import SearchStudy, find_study, open_study
 from optimizer.workspace import Workspace, load_blocks
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
@@ -324,10 +324,10 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from search_fakes import FACTS
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.storage import open_storage
-from optimizer.study import open_study
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.study.storage import open_storage
+from optimizer.study.study import open_study
 from optimizer.workspace import Workspace
 from search_spaces.files import space_from_yaml
 workspace = Workspace(root=Path(sys.argv[1]))

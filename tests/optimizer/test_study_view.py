@@ -8,9 +8,9 @@ from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from optimizer.dashboard.study_view import StudyView, feasible_front
 from optimizer.errors import StorageError
-from optimizer.records import json_from_outcome
-from optimizer.study_view import StudyView, feasible_front
+from optimizer.study.records import json_from_outcome
 from search_spaces.deployment import Deployment, Precision
 from trials.outcome import Environment, Infeasible
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from search_fakes import failed, infeasible, measured, record_of
 
-from optimizer.front import Front, front_of
-from optimizer.records import TrialRecord
-from optimizer.tables import (
+from optimizer.front.front import Front, front_of
+from optimizer.front.tables import (
     csv_of_records,
     data_of_front,
     data_of_trial,
@@ -26,6 +25,7 @@ from optimizer.tables import (
     tables_of_trial,
     text_of,
 )
+from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
 from trials.measurement import CohortScore, Estimate, Quality, exact

@@ -17,9 +17,9 @@ from urllib.request import urlopen
 import pytest
 
 from optimizer.errors import TrackingError
-from optimizer.records import TrialRecord
-from optimizer.run_content import content_of_record
-from optimizer.tracking import MlflowTracker, open_tracker
+from optimizer.study.records import TrialRecord
+from optimizer.tracking.run_content import content_of_record
+from optimizer.tracking.tracker import MlflowTracker, open_tracker
 from search_spaces.deployment import Deployment, Precision
 from trials.measurement import Costs, EngineRecord, Estimate, Speed, exact
 from trials.outcome import Completed, Environment, Failed, Infeasible, Outcome
@@ -398,7 +398,7 @@ def test_server_that_is_down_is_given_up_at_once(tmp_path: Path) -> None:
 def test_processes_that_open_a_fresh_store_at_once_both_do_and_say_nothing(tmp_path: Path) -> None:
     """Unlocked, most of them die; unsilenced, MLflow prints the making of its tables."""
     program = (
-        "from pathlib import Path; from optimizer.tracking import open_tracker;"
+        "from pathlib import Path; from optimizer.tracking.tracker import open_tracker;"
         f"open_tracker(None, workspace=Path({str(tmp_path)!r}), study='s', backend='fake',"
         "space_text='', digests={})"
     )

@@ -10,13 +10,13 @@ import pytest
 from optuna.trial import TrialState
 from search_fakes import FACTS, FormulaRunner, ListeningView, failed, measured
 
-from optimizer.budget import Budget
-from optimizer.records import json_from_outcome
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.search import Search
-from optimizer.storage import open_storage
-from optimizer.study import Asked, SearchStudy, open_study
+from optimizer.search.budget import Budget
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.search.search import Search
+from optimizer.study.records import json_from_outcome
+from optimizer.study.storage import open_storage
+from optimizer.study.study import Asked, SearchStudy, open_study
 from optimizer.workspace import Workspace, save_blocks
 from search_spaces.space import SearchSpace
 
@@ -26,12 +26,12 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from search_fakes import FACTS, FormulaRunner, ListeningView
-from optimizer.budget import Budget
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.search import Search
-from optimizer.storage import open_storage
-from optimizer.study import open_study
+from optimizer.search.budget import Budget
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.search.search import Search
+from optimizer.study.storage import open_storage
+from optimizer.study.study import open_study
 from optimizer.workspace import Workspace
 from search_spaces.files import space_from_yaml
 workspace, space = Workspace(root=Path(sys.argv[1])), space_from_yaml(Path(sys.argv[2]))

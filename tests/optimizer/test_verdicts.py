@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 from search_fakes import FACTS, FormulaRunner, ListeningView, measured, record_of
 
-from optimizer.budget import Budget
 from optimizer.errors import TrackingError
-from optimizer.records import TrialRecord
-from optimizer.sampler_name import SamplerName
-from optimizer.samplers import sampler_named
-from optimizer.search import Finished, Search
-from optimizer.storage import open_storage
-from optimizer.study import open_study
-from optimizer.tracking import MlflowTracker, open_tracker
+from optimizer.search.budget import Budget
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.search.search import Finished, Search
+from optimizer.study.records import TrialRecord
+from optimizer.study.storage import open_storage
+from optimizer.study.study import open_study
+from optimizer.tracking.tracker import MlflowTracker, open_tracker
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace

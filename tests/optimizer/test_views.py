@@ -8,9 +8,9 @@ from itertools import islice
 from rich.console import Console
 from search_fakes import failed, infeasible, measured, record_of
 
-from optimizer.front import Front, front_of
-from optimizer.records import TrialRecord
-from optimizer.views import PanelView, PlainView, line_of, opened_view
+from optimizer.front.front import Front, front_of
+from optimizer.search.views import PanelView, PlainView, line_of, opened_view
+from optimizer.study.records import TrialRecord
 from search_spaces.space import SearchSpace
 
 

@@ -16,7 +16,7 @@ from trials.backends.ort import OrtBackend
 from trials.backends.ort_errors import trial_error
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, MemoryLimitError, OutputError, UnsupportedError
-from trials.precision import convert
+from trials.models.precision import convert
 
 Images = Callable[[int], NDArray[np.float32]]
 LEVELS = ("disable", "basic", "extended", "all")

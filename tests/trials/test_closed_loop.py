@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from trials.backend import Request, Tensors, TensorSpec
-from trials.closed_loop import ClosedLoop, Quota
 from trials.errors import FaultError, MemoryLimitError
+from trials.measuring.closed_loop import ClosedLoop, Quota
 
 BATCHES: list[Tensors] = [{"x": np.array([float(at)])} for at in range(8)]
 

@@ -4,7 +4,7 @@ import os
 import threading
 from dataclasses import replace
 
-from trials.contention import Reading, read, was_contended
+from trials.measuring.contention import Reading, read, was_contended
 
 BEFORE = Reading(wall_s=0.0, own_s=0.0, busy_s=0.0, queued_s=0.0, workers=1, cpus=2)
 QUIET = replace(BEFORE, wall_s=10.0, own_s=10.0, busy_s=10.0, queued_s=0.01)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from search_spaces.space import Preprocessing, SplitFiles, SplitOfOne, Task, TaskKind
 from trials.backend import TensorSpec
-from trials.data import (
+from trials.data.dataset import (
     Dataset,
     Split,
     dataset_from_task,
     request_batches,
     synthetic_dataset,
 )
+from trials.data.feeding import feeds
 from trials.errors import DataError
-from trials.feeding import feeds
 
 SOURCE = "space.yaml"
 PLAIN = Preprocessing()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from trials.cgroup import container_id
-from trials.checkout import checkout_facts
-from trials.environment import cpu_model, environment
-from trials.gpus import gpu_facts
+from trials.machine.cgroup import container_id
+from trials.machine.checkout import checkout_facts
+from trials.machine.environment import cpu_model, environment
+from trials.machine.gpus import gpu_facts
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 CONTAINER = "deadbeef" * 8
@@ -103,7 +103,7 @@ def test_facts_of_the_caller_win_and_keep_the_order() -> None:
 
 def test_recording_loads_no_library_that_it_names() -> None:
     program = (
-        "import sys; from trials.environment import environment; environment(); "
+        "import sys; from trials.machine.environment import environment; environment(); "
         "print({'onnx', 'onnxruntime', 'optuna', 'torch'} & set(sys.modules))"
     )
 
@@ -114,7 +114,7 @@ def test_recording_loads_no_library_that_it_names() -> None:
 
 def test_thread_settings_are_those_of_the_process() -> None:
     program = (
-        "from trials.environment import environment; "
+        "from trials.machine.environment import environment; "
         "print(dict(environment().facts)['OMP_NUM_THREADS'])"
     )
 

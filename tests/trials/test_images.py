@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from search_spaces.space import Preprocessing, SplitFiles, Task, TaskKind
-from trials.data import dataset_from_task
+from trials.data.dataset import dataset_from_task
+from trials.data.images import ImageFolder, read_image_folder
 from trials.errors import DataError
-from trials.images import ImageFolder, read_image_folder
 
 SMALL = Preprocessing(size=(4, 6))
 GRAY = Preprocessing(size=(4, 6), color="gray")

@@ -17,7 +17,6 @@ from search_spaces.deployment import Deployment, Precision
 from search_spaces.errors import SpaceError
 from search_spaces.space import MeasuringPlan, Preprocessing, SearchSpace, Task, TaskKind
 from trials import errors
-from trials.cgroup import oom_kills, was_oom_kill
 from trials.errors import (
     DataError,
     DeadlineError,
@@ -29,7 +28,8 @@ from trials.errors import (
     WorkerBugError,
     WorkerDiedError,
 )
-from trials.isolation import Worker
+from trials.isolation.worker import Worker
+from trials.machine.cgroup import oom_kills, was_oom_kill
 from trials.outcome import Failed, Infeasible
 
 SESSION = '''
@@ -158,7 +158,7 @@ def open_and_hang(space, store_root, limit_bytes):
 PLAN = MeasuringPlan(deadline_s=30.0)
 ORPHAN = """
 import os, sys, time
-from trials.child import Child
+from trials.isolation.child import Child
 
 print(Child("absent:absent").pid, flush=True)
 time.sleep(60)

@@ -11,8 +11,8 @@ import pytest
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Request, Tensors, TensorSpec
-from trials.load import Driven, drive
 from trials.measurement import Block, Seconds
+from trials.measuring.load import Driven, drive
 
 BATCHES: list[Tensors] = [{"x": np.zeros(1)}] * 4
 PLAN = MeasuringPlan(warmup_s=0.01, block_s=0.02, block_requests=5, max_s=1.5)

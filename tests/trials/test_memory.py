@@ -4,7 +4,7 @@ from mmap import PAGESIZE
 
 import numpy as np
 
-from trials.memory import PeakMemory
+from trials.measuring.memory import PeakMemory
 
 _MB = 1_000_000
 

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from trials.backend import TensorSpec
 from trials.errors import ModelError
-from trials.free_batch import free_batch
-from trials.onnx_model import content_digest, read_facts
+from trials.models.free_batch import free_batch
+from trials.models.onnx_model import content_digest, read_facts
 
 Images = Callable[[int], NDArray[np.float32]]
 Write = Callable[..., Path]

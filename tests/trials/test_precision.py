@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from search_spaces.deployment import Precision
 from trials.backend import Tensors
 from trials.errors import UnsupportedError
-from trials.onnx_model import content_digest, read_facts
-from trials.precision import convert, converter_versions, needs_calibration
+from trials.models.onnx_model import content_digest, read_facts
+from trials.models.precision import convert, converter_versions, needs_calibration
 
 Images = Callable[[int], NDArray[np.float32]]
 MADE = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC)

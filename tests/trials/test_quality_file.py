@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trials.measurement import Calibration, CohortScore, Estimate, Quality, ReliabilityBin
-from trials.quality_file import json_from_quality, quality_from_json
+from trials.scoring.quality_file import json_from_quality, quality_from_json
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 estimates = st.builds(Estimate, value=finite, low=st.none() | finite, high=st.none() | finite)

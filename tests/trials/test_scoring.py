@@ -14,11 +14,11 @@ from sklearn.metrics import f1_score, log_loss
 
 from search_spaces.space import Preprocessing, Task, TaskKind
 from trials.backend import Tensors, TensorSpec
-from trials.data import Split
+from trials.data.dataset import Split
 from trials.errors import DataError, OutputError
 from trials.measurement import Estimate, Quality
-from trials.scoring import calibration, macro_f1, probabilities, score_engine
-from trials.statistics import proportion
+from trials.measuring.statistics import proportion
+from trials.scoring.scoring import calibration, macro_f1, probabilities, score_engine
 
 Answer = Callable[[NDArray[Any]], NDArray[Any]]
 

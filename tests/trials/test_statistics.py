@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trials.measurement import Block, Estimate, Seconds
-from trials.statistics import (
+from trials.measuring.statistics import (
     autocorrelation_time,
     mean_latency,
     mean_score,

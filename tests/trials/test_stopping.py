@@ -7,7 +7,7 @@ import pytest
 
 from search_spaces.space import MeasuringPlan
 from trials.measurement import Block
-from trials.stopping import P99_BLOCKS, next_look, targets_met
+from trials.measuring.stopping import P99_BLOCKS, next_look, targets_met
 
 PLAN = MeasuringPlan(target_p50=0.1, target_p99=0.3, target_throughput=0.1)
 

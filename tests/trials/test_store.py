@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trials.entries import key_from_parts
 from trials.errors import StoreError
-from trials.locks import locked
-from trials.store import Obtained, Store
+from trials.store.entries import key_from_parts
+from trials.store.locks import locked
+from trials.store.store import Obtained, Store
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
@@ -29,7 +29,7 @@ LARGE = 10**9
 RACER = """
 import os, sys, time
 from pathlib import Path
-from trials.store import Store
+from trials.store.store import Store
 
 def make(path):
     with Path(sys.argv[2]).open("a") as log:
@@ -45,7 +45,7 @@ print(Store(Path(sys.argv[1]), limit_bytes=10**9).obtain("engine", {"a": 1}, mak
 BUSY = """
 import sys, time
 from pathlib import Path
-from trials.store import Store
+from trials.store.store import Store
 
 def make(path):
     path.write_text("half")
@@ -58,7 +58,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from trials.errors import StoreError
-from trials.store import Store
+from trials.store.store import Store
 
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 store = Store(Path(sys.argv[1]), limit_bytes=10**9)
@@ -73,7 +73,7 @@ finally:
 PUT = """
 import sys
 from pathlib import Path
-from trials.store import Store
+from trials.store.store import Store
 
 store = Store(Path(sys.argv[1]), limit_bytes=10**9)
 for name in sys.argv[2:]:

@@ -12,8 +12,8 @@ import pytest
 
 from search_spaces.space import TorchSource
 from trials.errors import ModelError
-from trials.onnx_model import read_facts
-from trials.torch_variant import export_torch, torch_identity
+from trials.models.onnx_model import read_facts
+from trials.models.torch_variant import export_torch, torch_identity
 
 torch = pytest.importorskip("torch", reason="needs the extra trifront[torch]")
 
@@ -141,7 +141,7 @@ def test_exporting_again_in_another_process_gives_the_same_bytes(
     """That the exporter says nothing on the way is part of it."""
     program = (
         "import sys; from pathlib import Path; from search_spaces.space import TorchSource\n"
-        "from trials.torch_variant import export_torch\n"
+        "from trials.models.torch_variant import export_torch\n"
         "assert 'torch' not in sys.modules\n"
         f"sys.path.insert(0, {str(source.weights.parent)!r})\n"
         f"source = TorchSource(name='small', factory={source.factory!r}, input_shape=(1, 6, 6),"

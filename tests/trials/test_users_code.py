@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from trials.errors import DataError
-from trials.users_code import code_digest, function_from_name
+from trials.models.users_code import code_digest, function_from_name
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from real_spaces import STORE_BYTES, write_model, write_space
 from search_spaces.errors import SpaceError
 from search_spaces.space import FakeSource, OnnxSource
 from trials.errors import ModelError
-from trials.onnx_model import content_digest
-from trials.store import Store
-from trials.variants import Model, model_from_source
+from trials.models.onnx_model import content_digest
+from trials.models.variants import Model, model_from_source
+from trials.store.store import Store
 
 
 def resolved(folder: Path, source: OnnxSource | FakeSource) -> Model:

@@ -1,0 +1,1 @@
+"""A chosen deployment, taken out of the workspace."""

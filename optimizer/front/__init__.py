@@ -1,0 +1,1 @@
+"""The front of a study: computed, named, drawn and written."""

@@ -1,0 +1,1 @@
+"""One session of a search: who proposes, when it ends, who watches."""

@@ -1,0 +1,144 @@
+"""One session of a search, from the order to the front: open everything, run, close everything."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from optimizer.errors import TrackingError
+from optimizer.search.budget import Budget, tried_deployments
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import check_available, sampler_named
+from optimizer.search.search import Finished, Search, View, untracked
+from optimizer.search.views import opened_view
+from optimizer.study.storage import open_storage
+from optimizer.study.study import SearchStudy, open_study
+from optimizer.tracking.complaints import check_uri
+from optimizer.tracking.tracker import MlflowTracker, open_tracker
+from optimizer.wiring import Place, opened_worker
+from search_spaces.catalog import space_path
+from search_spaces.files import space_from_yaml
+from trials.isolation.worker import Worker
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NO_MLFLOW = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOrder:
+    """What a user asks of a search.
+
+    Attributes:
+        space: A space file or the name of a shipped space.
+        study: Name of the study; None for the space's own.
+        repeats: Allow deployments that were measured before.
+        mlflow: Tracking URI; None for the workspace's own, ``none`` for no tracking.
+    """
+
+    space: str
+    study: str | None
+    budget: Budget
+    sampler: SamplerName
+    seed: int
+    repeats: bool
+    mlflow: str | None
+
+
+def run_search(
+    order: SearchOrder, place: Place, console: "Console"
+) -> tuple[Finished, SearchStudy]:
+    """Run one session of a search.
+
+    Raises:
+        SpaceError: The space file cannot be meant.
+        TrialError: A model or data that cannot be used.
+        OptimizerError: A study, storage or workspace that cannot be used.
+    """
+    space = space_from_yaml(space_path(order.space))
+    check_available(order.sampler)
+    if order.mlflow != NO_MLFLOW:
+        check_uri(order.mlflow)
+    with ExitStack() as stack:
+        worker = stack.enter_context(opened_worker(space, place))
+        facts = worker.describe()
+        storage = open_storage(place.url, place.workspace)
+        study = open_study(storage, place.url, order.study or space.name, space=space, facts=facts)
+        study.study.sampler, chosen = sampler_named(
+            order.sampler,
+            study.encoding,
+            seed=order.seed + len(study.study.get_trials(deepcopy=False)),
+            trials=order.budget.trials,
+            repeats=order.repeats,
+        )
+        view = stack.enter_context(
+            opened_view(
+                console, total=order.budget.trials, done=tried_deployments(study.records())
+            )
+        )
+        view.note(f"study '{study.name}', sampler {chosen}, in {place.workspace.root}")
+        for change in study.changes(facts):
+            view.note(f"not as when the study was made: {change}; its numbers may not compare")
+        tracker = _opened_tracker(order.mlflow, study, place, view)
+        search = Search(
+            study, runner=worker, workspace=place.workspace, tracker=tracker, view=view
+        )
+        with _interruptible(search, worker, view):
+            return search.run(order.budget), study
+
+
+def _opened_tracker(
+    uri: str | None, study: SearchStudy, place: Place, view: View
+) -> MlflowTracker | None:
+    """Open MLflow; one that is out of reach must not cost the search."""
+    if uri == NO_MLFLOW:
+        return None
+    try:
+        return open_tracker(
+            uri,
+            workspace=place.workspace.root,
+            study=study.name,
+            backend=study.space.backend,
+            space_text=study.space_file,
+            digests=study.digests,
+        )
+    except TrackingError as error:
+        view.note(untracked(error))
+        return None
+
+
+@contextmanager
+def _interruptible(search: Search, worker: Worker, view: View) -> Iterator[None]:
+    """Let the first Ctrl-C end the search after the running trial, the second abandon it.
+
+    A termination signal abandons at once. An abandoned trial is tried again by the next session.
+    """
+    presses = 0
+
+    def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal presses
+        presses += 1
+        search.stop()
+        if presses == 1:
+            with suppress(RuntimeError):  # the very moment at which something else is written
+                view.note("finishing the running trial; Ctrl-C again abandons it")
+        else:
+            worker.abandon()
+
+    def on_terminate(_number: int, _frame: FrameType | None) -> None:
+        search.stop()
+        worker.abandon()
+
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
+        signal.SIGINT: on_interrupt,
+        signal.SIGTERM: on_terminate,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""A study: the memory of one search, in Optuna's storage."""

@@ -1,0 +1,1 @@
+"""Samples and labels: read, checked, split, made into model inputs."""

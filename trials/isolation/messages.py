@@ -1,0 +1,83 @@
+"""What a worker and its owner say to each other over their pipe, pickled.
+
+The owner sends one request and gets any number of ``Phase`` and then exactly one of ``Done``,
+``Raised`` and ``Bug``. They live here and not in ``process``, which runs as ``__main__`` in the
+child, where its types would have other names than in the parent.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias
+
+from search_spaces.deployment import Deployment
+from search_spaces.space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """The first request: open the session.
+
+    Attributes:
+        import_path: The owner's ``sys.path``, so that both sides import the same things.
+    """
+
+    import_path: tuple[str, ...]
+    space: SearchSpace
+    store_root: Path
+    store_limit_bytes: int
+
+
+class Verb(StrEnum):
+    """What an open session can be asked to do; the name of its method."""
+
+    RUN = "run"
+    REPORT = "report"
+    PREPARE = "prepare"
+    DESCRIBE = "describe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request to an open session; ``deployment`` is None for ``describe`` alone."""
+
+    verb: Verb
+    deployment: Deployment | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """The job has entered the step called ``name``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The job's result."""
+
+    result: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """The job raised on purpose; the session is as good as before."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bug:
+    """The job raised what nobody foresaw.
+
+    Attributes:
+        summary: One line.
+        traceback: The child's traceback.
+    """
+
+    summary: str
+    traceback: str
+
+
+Request: TypeAlias = Open | Job
+Reply: TypeAlias = Phase | Done | Raised | Bug

@@ -1,0 +1,39 @@
+"""The bench as a worker process serves it: open once, then answer one request at a time."""
+
+from pathlib import Path
+
+from search_spaces.deployment import Deployment
+from search_spaces.space import SearchSpace
+from trials.bench import Bench, BenchFacts, Prepared, open_bench
+from trials.measurement import Quality
+from trials.outcome import Outcome
+from trials.run import OnPhase, run_trial, score_report
+from trials.store.store import Store
+
+
+class BenchSession:
+    """Answers to a worker's requests over one opened bench."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def run(self, deployment: Deployment, on_phase: OnPhase) -> Outcome:
+        """Try one deployment."""
+        return run_trial(deployment, self._bench, on_phase=on_phase)
+
+    def report(self, deployment: Deployment) -> Quality:
+        """Score a deployment on the report split."""
+        return score_report(deployment, self._bench)
+
+    def prepare(self, deployment: Deployment) -> Prepared:
+        """Put a deployment's model and engine into the store."""
+        return self._bench.prepare(deployment)
+
+    def describe(self) -> BenchFacts:
+        """Identify the input of the search."""
+        return self._bench.facts
+
+
+def open_session(space: SearchSpace, store_root: Path, limit_bytes: int) -> BenchSession:
+    """Open the bench for a worker process."""
+    return BenchSession(open_bench(space, Store(store_root, limit_bytes=limit_bytes)))

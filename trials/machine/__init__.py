@@ -1,0 +1,1 @@
+"""What the numbers were measured on."""

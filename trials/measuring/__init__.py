@@ -1,0 +1,1 @@
+"""Driving an engine, and making numbers with intervals of what was seen."""

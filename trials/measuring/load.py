@@ -1,0 +1,234 @@
+"""Drive one engine at one concurrency and measure it: cold call, warm-up, blocks, verdict.
+
+The order and its reasons::
+
+    cold call    timed apart: it pays for lazy allocation and is what a first user waits for
+    warm-up      >= 20 calls and >= warmup_s on every worker, together, as in the blocks
+    settling     MSER-5 on the first block: a block with a transient is dropped; still drifting
+                 after five → flag ``no_steady_state``
+    blocks       until the intervals are narrow enough (``stopping``) or max_s is over, which is
+                 flagged ``target_not_met``
+
+``max_s`` counts from the end of the cold call and is kept to within one request, warm-up included.
+Where an engine is too slow for ``min_blocks`` full blocks in that time, a block gets its share of
+the time that is left, and as few as one request per worker: more blocks say more than fuller ones.
+The warm-up ends early likewise, so slow engines are warmed by the calls that there is time for.
+
+Real engines run under ``closed_loop``, which owns the clock. An engine that computes its blocks is
+asked for them by the same steps on a clock of its own, which costs no real time.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from search_spaces.space import MeasuringPlan
+from trials.backend import ComputesBlocks, Engine, Tensors
+from trials.measurement import Block, Speed
+from trials.measuring import contention
+from trials.measuring.closed_loop import ClosedLoop, Quota
+from trials.measuring.statistics import summarize, truncate_warmup
+from trials.measuring.stopping import next_look, targets_met
+
+NO_STEADY_STATE = "no_steady_state"
+TARGET_NOT_MET = "target_not_met"
+CONTENDED = "contended"
+
+_WARMUP_CALLS = 20  # of each worker
+_WARMUP_SHARE = 0.2  # of max_s, at most, the cold call included
+_SETTLING_SHARE = 0.5  # of max_s after which no more blocks are dropped
+_MAX_DROPPED = 5
+_LEAST_BLOCK = 0.5  # of a block's length; what is left of max_s below that is not used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driven:
+    """What driving an engine found out.
+
+    Attributes:
+        blocks: The blocks that count, in order of time.
+        cold_call_s: The first call alone, seconds.
+        warmup_s: From the end of the cold call to the begin of the first block that counts.
+        flags: Words of caution: ``no_steady_state``, ``target_not_met``, ``contended``.
+    """
+
+    blocks: tuple[Block, ...]
+    cold_call_s: float
+    warmup_s: float
+    speed: Speed
+    flags: tuple[str, ...]
+
+
+def drive(
+    engine: Engine,
+    batches: Sequence[Tensors],
+    *,
+    concurrency: int,
+    batch_size: int,
+    plan: MeasuringPlan,
+    progress: Callable[[int], None] | None = None,
+) -> Driven:
+    """Keep ``concurrency`` requests in flight and measure until the plan is content.
+
+    Args:
+        engine: A loaded engine that nobody else uses meanwhile.
+        batches: Inputs that requests cycle over, at least one.
+        concurrency: Worker threads, >= 1.
+        batch_size: Samples in each batch.
+        plan: How long and how well.
+        progress: Told the number of blocks after each one, between blocks.
+
+    Raises:
+        ValueError: No batch, or a concurrency below 1.
+        TrialError: Whatever the engine raises, as it was; so does any other exception.
+    """
+    if isinstance(engine, ComputesBlocks):
+        return _Measuring(_ComputedLoop(engine), plan, progress).run()
+    with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
+        return _Measuring(loop, plan, progress).run()
+
+
+class _Loop(Protocol):
+    """What measuring needs of a loop, whether its time is spent or computed."""
+
+    @property
+    def threads(self) -> tuple[int, ...]: ...
+
+    def now_s(self) -> float: ...
+
+    def cold_call(self) -> float: ...
+
+    def block(self, quota: Quota) -> Block: ...
+
+
+class _ComputedLoop:
+    """A loop over an engine that computes its blocks; its clock moves by what they took."""
+
+    threads: tuple[int, ...] = ()
+
+    def __init__(self, engine: ComputesBlocks) -> None:
+        self._engine = engine
+        self._now_s = 0.0
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def cold_call(self) -> float:
+        block = self._computed(window_s=0.0, requests=1)
+        return float(block.latencies_s[0])
+
+    def block(self, quota: Quota) -> Block:
+        left_s = max(0.0, quota.cap_s - self._now_s)
+        return self._computed(window_s=min(quota.window_s, left_s), requests=quota.requests)
+
+    def _computed(self, *, window_s: float, requests: int) -> Block:
+        block = self._engine.computed_block(
+            start_s=self._now_s, window_s=window_s, requests=requests
+        )
+        assert block.window_s > 0, "a block of no length would never end the measurement"
+        self._now_s += block.window_s
+        return block
+
+
+class _Measuring:
+    """One measurement under way."""
+
+    def __init__(
+        self, loop: _Loop, plan: MeasuringPlan, progress: Callable[[int], None] | None
+    ) -> None:
+        self._loop = loop
+        self._plan = plan
+        self._progress = progress
+        self._blocks: list[Block] = []
+        self._cap_s = 0.0
+        self._rate_rps = 0.0
+
+    def run(self) -> Driven:
+        """Go through all the steps once."""
+        loop, plan = self._loop, self._plan
+        warmup_until_s = loop.now_s() + _WARMUP_SHARE * plan.max_s
+        cold_call_s = loop.cold_call()
+        ready_s = loop.now_s()
+        self._cap_s = ready_s + plan.max_s
+        self._rate_rps = 1 / max(cold_call_s, 1e-9)
+        self._warm_up(warmup_until_s)
+        before = contention.read(loop.threads)
+        is_steady = self._settle(ready_s + _SETTLING_SHARE * plan.max_s)
+        is_met = self._measure()
+        is_contended = contention.was_contended(before, contention.read(loop.threads))
+        flags = {
+            NO_STEADY_STATE: not is_steady,
+            TARGET_NOT_MET: not is_met,
+            CONTENDED: bool(loop.threads) and is_contended,
+        }
+        return Driven(
+            blocks=tuple(self._blocks),
+            cold_call_s=cold_call_s,
+            warmup_s=max(0.0, self._blocks[0].start_s - ready_s),
+            speed=summarize(self._blocks, target_met=is_met),
+            flags=tuple(flag for flag, is_raised in flags.items() if is_raised),
+        )
+
+    def _warm_up(self, until_s: float) -> None:
+        if self._loop.now_s() >= until_s:
+            return  # a cold call that long has warmed what there is time to warm
+        quota = Quota(
+            window_s=self._plan.warmup_s, requests=_WARMUP_CALLS, each=_WARMUP_CALLS, cap_s=until_s
+        )
+        self._note_rate(self._loop.block(quota))
+
+    def _settle(self, until_s: float) -> bool:
+        """Drop blocks until one shows no transient; tell whether it came to that."""
+        for _ in range(_MAX_DROPPED):
+            block = self._next_block()
+            transient = truncate_warmup(block.latencies_s)
+            if transient == 0:
+                self._keep(block)
+                return True
+            if self._loop.now_s() >= until_s:
+                self._keep(block)
+                return False
+            if 2 * transient < block.latencies_s.size:
+                return True  # it ended inside this block, which is dropped all the same
+        return False
+
+    def _measure(self) -> bool:
+        """Add blocks until the targets are met or the time is over; tell which."""
+        look = self._plan.min_blocks
+        while not self._blocks or self._has_time():
+            if len(self._blocks) >= look:
+                if targets_met(self._blocks, self._plan):
+                    return True
+                look = next_look(len(self._blocks))
+            self._keep(self._next_block())
+        return targets_met(self._blocks, self._plan)
+
+    def _has_time(self) -> bool:
+        left_s = self._cap_s - self._loop.now_s()
+        return left_s > 0 and left_s >= _LEAST_BLOCK * self._share(left_s)
+
+    def _share(self, left_s: float) -> float:
+        """Return the length of the next block, so that ``min_blocks`` fit into what is left."""
+        wanted = max(1, self._plan.min_blocks - len(self._blocks))
+        return min(self._plan.block_s, left_s / wanted)
+
+    def _next_block(self) -> Block:
+        left_s = max(0.0, self._cap_s - self._loop.now_s())
+        wanted = max(1, self._plan.min_blocks - len(self._blocks))
+        affordable = int(self._rate_rps * left_s / wanted)
+        quota = Quota(
+            window_s=self._share(left_s),
+            requests=max(1, min(self._plan.block_requests, affordable)),
+            cap_s=self._cap_s,
+        )
+        block = self._loop.block(quota)
+        self._note_rate(block)
+        return block
+
+    def _keep(self, block: Block) -> None:
+        self._blocks.append(block)
+        if self._progress is not None:
+            self._progress(len(self._blocks))
+
+    def _note_rate(self, block: Block) -> None:
+        self._rate_rps = block.latencies_s.size / block.window_s

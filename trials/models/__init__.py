@@ -1,0 +1,1 @@
+"""Variants as ONNX files: found, checked, exported, converted."""

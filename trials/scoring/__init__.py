@@ -1,0 +1,1 @@
+"""How right an engine's answers are."""

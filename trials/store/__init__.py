@@ -1,0 +1,1 @@
+"""The engine store: what is expensive to make is made once, by content."""
