@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from optimizer.cli import authoring, harvest, searching, storekeeping
+from optimizer.cli import authoring, harvest, looking, searching, storekeeping
 
 app = typer.Typer(
     name="trifront",
@@ -26,7 +26,8 @@ app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(harvest.export)
-app.command()(harvest.dashboard)
+app.command()(looking.dashboard)
+app.command()(looking.ui)
 app.command()(harvest.studies)
 app.command()(authoring.init)
 app.command()(authoring.check)
