@@ -18,13 +18,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -32,6 +32,7 @@ import optuna
 import psutil
 from sqlalchemy import event
 
+from optimizer.dashboard.artifacts import HISTOGRAM, identity_of
 from optimizer.study.objectives import told_of_completed, told_of_infeasible
 from optimizer.study.records import json_from_outcome
 from optimizer.study.storage import open_storage
@@ -46,7 +47,6 @@ from trials.measurement import Block, Costs, EngineRecord, Quality
 from trials.measuring.statistics import proportion, summarize
 from trials.outcome import Completed, Infeasible, Outcome
 
-LIMIT_MS = 500.0
 BLOCKS, REQUESTS = 20, 250  # of the one trial whose raw blocks all share
 SAMPLES = 3_000
 VARIANTS = ("tiny", "small", "medium", "large", "greedy", "brittle")  # of the shipped space
@@ -99,25 +99,47 @@ class Timing:
     size_bytes: int
 
 
-def make_study(trials: int, workspace: Workspace) -> SearchStudy:
-    """Write a study as a search would, without the time that a search takes."""
-    space = space_from_yaml(space_path("fake"))
-    storage = open_storage(workspace.storage_url, workspace)
-    assert isinstance(storage, optuna.storages.RDBStorage)
-    _hurry(storage)
-    study = open_study(storage, workspace.storage_url, "five-thousand", space=space, facts=FACTS)
-    rng = np.random.default_rng(0)
-    blocks = _blocks(rng)
-    first = workspace.blocks(study.uid(0))
-    save_blocks(blocks, first)
-    deployments = cycle(space.deployments())
-    for number in range(trials):
-        outcome = _outcome(next(deployments), blocks, rng)
-        storage.create_new_trial(study.study._study_id, _frozen(outcome, study))  # noqa: SLF001
-        if number and isinstance(outcome, Completed):
-            workspace.blocks(study.uid(number)).hardlink_to(first)
-    study.refresh()
-    return study
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request of the page.
+
+    Attributes:
+        before: Called before each time.
+    """
+
+    name: str
+    path: str
+    before: Callable[[], None] = lambda: None
+
+
+class StudyMaker:
+    """Writes a study as a search would, without the time that a search takes."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        workspace.create()
+        space = space_from_yaml(space_path("fake"))
+        url = workspace.storage_url
+        storage = open_storage(url, workspace)
+        assert isinstance(storage, optuna.storages.RDBStorage)
+        _hurry(storage)
+        self.study = open_study(storage, url, "made-up", space=space, facts=FACTS)
+        self.study_id: int = self.study.study._study_id  # noqa: SLF001 - the page's address has it
+        self._storage = storage
+        self._workspace = workspace
+        self._rng = np.random.default_rng(0)
+        self._blocks = _blocks(self._rng)
+        self._first = workspace.blocks(self.study.uid(0))
+        save_blocks(self._blocks, self._first)
+        self._deployments = cycle(space.deployments())
+        self._number = 0
+
+    def add(self) -> None:
+        """Write one trial; all share the raw blocks of the first."""
+        outcome = _outcome(next(self._deployments), self._blocks, self._rng)
+        self._storage.create_new_trial(self.study_id, _frozen(outcome, self.study))
+        if self._number and isinstance(outcome, Completed):
+            self._workspace.blocks(self.study.uid(self._number)).hardlink_to(self._first)
+        self._number += 1
 
 
 def _hurry(storage: optuna.storages.RDBStorage) -> None:
@@ -224,26 +246,29 @@ def serving(program: str, *arguments: str) -> Iterator[tuple[psutil.Process, int
         server.wait()
 
 
-def paths_of(study: SearchStudy, trials: int) -> dict[str, str]:
+def requests_of(maker: StudyMaker, trials: int) -> tuple[Request, ...]:
     """Name what a browser asks for: on opening a study, and then with every poll."""
-    study_id = study.study._study_id  # noqa: SLF001 - the page's address has it
-    return {
-        "the page": "/dashboard",
-        "script": "/static/bundle.js",
-        "what is there": "/api/meta",
-        "list of studies": "/api/studies",
-        "study, opened": f"/api/studies/{study_id}?after=0",
-        "study, polled": f"/api/studies/{study_id}?after={trials}",
-        "importances": f"/api/studies/{study_id}/param_importances",
-    }
+    study = f"/api/studies/{maker.study_id}"
+    return (
+        Request(name="page", path="/dashboard"),
+        Request(name="script", path="/static/bundle.js"),
+        Request(name="abilities", path="/api/meta"),
+        Request(name="list of studies", path="/api/studies"),
+        Request(name="study, opened", path=f"{study}?after=0"),
+        Request(name="study, polled", path=f"{study}?after={trials}"),
+        Request(name="importances", path=f"{study}/param_importances"),
+        Request(name="polled, 1 new", path=f"{study}?after={trials}", before=maker.add),
+        Request(name="imp., 1 new", path=f"{study}/param_importances", before=maker.add),
+    )
 
 
-def time_paths(port: int, paths: dict[str, str], rounds: int) -> dict[str, Timing]:
-    """Ask for each path in turn, ``rounds`` times after the first."""
-    asked = {name: [_ask(port, path)] for name, path in paths.items()}
-    for _ in range(rounds):
-        for name, path in paths.items():
-            asked[name].append(_ask(port, path))
+def time_requests(port: int, requests: Sequence[Request], rounds: int) -> dict[str, Timing]:
+    """Make each request in turn, ``rounds`` times after the first."""
+    asked: dict[str, list[tuple[float, int, int]]] = {request.name: [] for request in requests}
+    for _ in range(1 + rounds):
+        for request in requests:
+            request.before()
+            asked[request.name].append(_ask(port, request.path))
     return {
         name: Timing(
             first_ms=answers[0][0],
@@ -253,6 +278,23 @@ def time_paths(port: int, paths: dict[str, str], rounds: int) -> dict[str, Timin
         )
         for name, answers in asked.items()
     }
+
+
+def time_histograms(port: int, maker: StudyMaker, rounds: int) -> list[float]:
+    """Ask for the histograms of several trials, each of which is drawn for this; milliseconds."""
+    path = f"/artifacts/{maker.study_id}"
+    with_blocks = [
+        number
+        for number, record in enumerate(maker.study.records()[: 4 * rounds])
+        if isinstance(record.outcome, Completed)
+    ]
+    found = []
+    for number in with_blocks[: 1 + rounds]:
+        trial_id = number + 1  # SQLite counts from one, and this is the only study
+        took_ms, status, _ = _ask(port, f"{path}/{trial_id}/{identity_of(trial_id, HISTOGRAM)}")
+        assert status == http.client.OK, status
+        found.append(took_ms)
+    return found
 
 
 def _ask(port: int, path: str) -> tuple[float, int, int]:
@@ -293,19 +335,21 @@ def main() -> None:
     print(f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(root=Path(folder) / "trifront")
-        workspace.create()
-        began_s = process_time()
-        study = make_study(arguments.trials, workspace)
-        print(
-            f"study of {arguments.trials} trials made in {process_time() - began_s:.0f} s of CPU"
-        )
-        paths = paths_of(study, arguments.trials)
+        maker = StudyMaker(workspace)
+        for _ in range(arguments.trials):
+            maker.add()
+        maker.study.refresh()
+        requests = requests_of(maker, arguments.trials)
         found = {}
+        drawn_ms: list[float] = []
         for program in (_OURS, _THEIRS):
             with serving(program, workspace.storage_url, str(workspace.root)) as (process, port):
-                found[program] = time_paths(port, paths, arguments.rounds)
+                found[program] = time_requests(port, requests, arguments.rounds)
+                if program is _OURS:
+                    drawn_ms = time_histograms(port, maker, arguments.rounds)
                 print(f"server: {process.memory_info().rss / 1e6:.0f} MB resident")
     _print_table(found[_OURS], found[_THEIRS])
+    print(f"a histogram: first {drawn_ms[0]:.0f} ms, then {statistics.median(drawn_ms[1:]):.0f}")
     print(f"load average {os.getloadavg()[0]:.2f}")
 
 

@@ -162,8 +162,10 @@ def _members_in_plane(front: Front, chosen: Sequence[Objective]) -> "Iterator[go
     x, y = chosen[:_PLANE]
     points = _points(front.members, (x, y))
     if len(front.objectives) == _PLANE:
-        # what lies behind the line is beaten by a member: corners have the worse of both values
-        line = {"shape": "hv", "color": _BLUE, "width": 1}
+        # what lies behind the line is beaten by a member: corners have the worse of both values,
+        # and members stand in order of the first objective, best first
+        shape = "hv" if x == front.objectives[0] else "vh"
+        line = {"shape": shape, "color": _BLUE, "width": 1}
         yield go.Scatter(**points, mode="lines", line=line, hoverinfo="skip", showlegend=False)
     look: dict[str, Any] = {"color": _BLUE}
     if len(chosen) > _PLANE:

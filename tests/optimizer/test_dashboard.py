@@ -423,6 +423,15 @@ def test_note_can_be_written_where_writes_are_allowed_and_the_rest_stays_transla
     assert study.study._storage.get_study_system_attrs(1)["dashboard:1:note_str:0"] == "ours"
 
 
+def test_study_can_be_made_where_writes_are_allowed(writable: Dashboard) -> None:
+    new = {"study_name": "new", "directions": ["minimize"]}
+
+    answer = put(writable, "/api/studies", new, method="POST")
+
+    assert answer.status == 201
+    assert call(writable, f"/api/studies/{answer.json['study_summary']['study_id']}").status == 200
+
+
 def test_preferences_can_be_told_where_writes_are_allowed() -> None:
     storage = InMemoryStorage()
     preferential = create_preferential_study(

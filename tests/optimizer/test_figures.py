@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -149,6 +149,25 @@ def test_other_objectives_than_the_first_can_be_chosen(space: SearchSpace) -> No
 
     assert figure.layout.xaxis.title.text == "top-1 accuracy, higher is better"
     assert figure.layout.title.text == "tiny; not shown: throughput [samples/s]"
+
+
+@pytest.mark.parametrize("names", [TWO, TWO[::-1]])
+def test_line_of_two_objectives_never_claims_what_no_member_reaches(
+    space: SearchSpace, names: Sequence[str]
+) -> None:
+    """Each corner has the worse x and the worse y of the two members that it joins."""
+    front = front_over(records_of(space), TWO)
+    chosen = objectives(*names)
+
+    line = traces(plane_of_front(front, "tiny", objectives=chosen))["lines"]
+
+    points = list(zip(line["x"], line["y"], strict=True))
+    across = line["line"]["shape"] == "hv"
+    for before, after in pairwise(points):
+        corner = (after[0], before[1]) if across else (before[0], after[1])
+        for axis, objective in enumerate(chosen):
+            assert not objective.better(corner[axis], before[axis])
+            assert not objective.better(corner[axis], after[axis])
 
 
 def test_too_few_objectives_are_refused(space: SearchSpace) -> None:

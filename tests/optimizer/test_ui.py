@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -152,6 +153,56 @@ def test_database_that_cannot_be_shown_is_one_line_before_anything_starts(
     assert "secret" not in str(caught.value)
     assert caught.value.hint
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--host", "0.0.0.0"), "TRIFRONT_PASSWORD"),  # noqa: S104 - it is refused
+        (("--host", "mine.example"), "ssh -L"),
+        (("--password-file", "none.txt"), "No such file"),
+        (("--password-file", "empty.txt"), "too short"),
+    ],
+)
+def test_dashboard_without_a_good_password_is_refused_with_the_next_step(
+    workspace: Path, options: tuple[str, ...], words: str
+) -> None:
+    (workspace.parent / "empty.txt").touch()
+
+    ran = subprocess.run(
+        command("dashboard", "-w", str(workspace), "--port", "0", *options),
+        cwd=workspace.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+    assert ran.returncode == 1
+    assert words in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_dashboard_for_others_says_that_its_password_travels_readable(
+    workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("correct horse battery\n")
+    options = ("--host", "0.0.0.0", "--password-file", str(tmp_path / "secret"))  # noqa: S104
+    process = subprocess.Popen(
+        command("dashboard", "-w", str(workspace), "--port", "0", *options),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        warning, address = (process.stderr.readline() for _ in range(2))
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(address.split()[2].rstrip(",").replace("0.0.0.0", "127.0.0.1"))  # noqa: S104, S310
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert "proxy that speaks TLS" in warning
 
 
 def test_without_runs_the_next_step_is_said(workspace: Path, tmp_path: Path) -> None:
