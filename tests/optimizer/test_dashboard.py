@@ -29,11 +29,12 @@ from search_fakes import SPACE, failed, infeasible, measured, searched
 
 from optimizer.dashboard.app import Dashboard
 from optimizer.dashboard.artifacts import BlocksProvider, TrialArtifacts, identity_of
+from optimizer.dashboard.gate import Gate
 from optimizer.dashboard.script import CONTOUR_FAULT
 from optimizer.dashboard.server import Door, opened_dashboard
 from optimizer.errors import OptimizerError, StorageError, UsageError
 from optimizer.front.front import front_of
-from optimizer.study.records import json_from_outcome
+from optimizer.study.records import TrialRecord, json_from_outcome
 from optimizer.study.storage import existing_storage
 from optimizer.study.study import SearchStudy, find_study
 from optimizer.workspace import Workspace
@@ -328,6 +329,32 @@ def test_file_that_is_not_there_is_not_found_in_one_line(page: Dashboard, path: 
 
     assert answer.status == 404
     assert answer.body.count(b"\n") == 1
+
+
+class PageProvider:
+    """A provider whose file a browser would run, if it were told so."""
+
+    def names(self, record: TrialRecord) -> tuple[str, ...]:
+        return ("report.html",) if record.number == 0 else ()
+
+    def content(self, record: TrialRecord, name: str) -> bytes:
+        return f"<script>alert('{name} of {record.number}')</script>".encode()
+
+
+def test_page_among_the_files_is_a_download_and_runs_nothing(workspace: Workspace) -> None:
+    storage = existing_storage(workspace.storage_url)
+    app = Gate(
+        Dashboard(storage, TrialArtifacts([PageProvider()])), doorkeeper=None, allow_writes=False
+    )
+
+    path = f"/artifacts/1/1/{identity_of(1, 'report.html')}"
+    answer = call(app, path, HTTP_HOST="localhost")
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
 
 
 def test_importances_count_deployments_that_cannot_run() -> None:

@@ -21,6 +21,8 @@ from optimizer.errors import OptimizerError, TrackingError, UsageError
 from optimizer.tracking.database import make_sqlite
 
 PATIENCE_S = 60.0
+# MLflow alone imports for seconds, on a busy machine for a minute
+pytestmark = pytest.mark.timeout(300)
 PROGRAM = "from optimizer.cli import main; main()"
 
 
