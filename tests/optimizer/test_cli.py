@@ -203,6 +203,37 @@ def test_front_is_drawn_and_written_as_csv(here: Command, searched: Ran, tmp_pat
     assert len(rows) == 1 + sum(searched.document["counts"].values())
 
 
+def test_front_of_other_objectives_under_other_bounds(here: Command) -> None:
+    asked = ("--objectives", "latency_p50_ms,engine_size_mb", "--where", "batch_size <= 4")
+
+    found = here("front", "--json", *asked, "--where", "accuracy >= 0.75").document
+
+    assert found["objectives"] == {"latency_p50_ms": "minimize", "engine_size_mb": "minimize"}
+    assert "accuracy >= 0.75" in found["constraints"]
+    assert found["front"]
+    for member in (*found["front"], *found["ties"]):
+        assert member["deployment"]["batch_size"] <= 4
+        assert 0 <= member["probability_on_front"] <= 1
+
+
+def test_front_is_ranked_by_weights_or_by_preference(here: Command) -> None:
+    found = here("front", "--json", "--prefer", "throughput_sps").document
+    best = max(found["front"], key=lambda one: float(one["metrics"]["throughput_sps"]["value"]))
+
+    assert found["ranking"][0] == best["trial"]
+    assert sorted(found["ranking"]) == sorted(one["trial"] for one in found["front"])
+    assert "rank in two ways" in one_line(
+        here("front", "--prefer", "accuracy", "--weights", "accuracy=1")
+    )
+
+
+def test_front_that_nothing_is_on_is_code_three(here: Command) -> None:
+    ran = here("front", "--where", "latency_p99_ms <= 0.000001")
+
+    assert ran.code == 3
+    assert "missing a bound" in ran.out
+
+
 def test_show_says_everything_about_the_knee(here: Command, searched: Ran) -> None:
     text, data = here("show", "knee"), here("show", "knee", "--json").document
 
