@@ -65,26 +65,25 @@ def test_conditions_on_axes_choose_deployments(
 
 
 @pytest.mark.parametrize(
-    ("objectives", "where", "problem"),
+    ("asked", "problem"),
     [
-        (["latency_p98_ms"], [], "not measured"),
-        (["accuracy", "accuracy"], [], "named twice"),
-        ([], ["accuracy <= 0.9"], "good side"),
-        ([], ["latency_p99_ms <= 10 and batch_size == 1"], "no bound"),
-        ([], ["batchsize == 1"], "did you mean 'batch_size'"),
-        ([], ["batch_size =="], "no condition"),
-        ([], ["batch_size / 0 == 1"], "no value"),
+        ({"objectives": ["latency_p98_ms"]}, "not measured"),
+        ({"objectives": ["accuracy", "accuracy"]}, "named twice"),
+        ({"where": ["accuracy <= 0.9"]}, "good side"),
+        ({"where": ["latency_p99_ms <= 10 and batch_size == 1"]}, "no bound"),
+        ({"where": ["batchsize == 1"]}, "did you mean 'batch_size'"),
+        ({"where": ["batch_size =="]}, "no condition"),
+        ({"where": ["batch_size / 0 == 1"]}, "no value"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_the_mend(
     space: SearchSpace,
     records: list[TrialRecord],
-    objectives: list[str],
-    where: list[str],
+    asked: dict[str, list[str]],
     problem: str,
 ) -> None:
     with pytest.raises(UsageError) as refusal:
-        question_of(space, records, objectives=objectives, where=where)
+        question_of(space, records, **asked)
 
     assert problem in f"{refusal.value} {refusal.value.hint}"
     assert refusal.value.hint
