@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from optimizer.cli import authoring, harvest, searching, storekeeping
+from optimizer.cli import authoring, harvest, health, searching, storekeeping
 
 app = typer.Typer(
     name="trifront",
@@ -31,6 +31,7 @@ app.command()(harvest.studies)
 app.command()(authoring.init)
 app.command()(authoring.check)
 app.command()(authoring.schema)
+app.command()(health.doctor)
 app.add_typer(storekeeping.app, name="store")
 
 
