@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from optimizer.cli import authoring, harvest, health, searching, storekeeping
+from optimizer.cli import authoring, harvest, health, reporting, searching, storekeeping
 
 app = typer.Typer(
     name="trifront",
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
+app.command()(reporting.report)
 app.command()(harvest.export)
 app.command()(harvest.dashboard)
 app.command()(harvest.studies)

@@ -8,10 +8,13 @@ import typer
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
+    ObjectivesOption,
     StorageOption,
     StudyOption,
     TrialArgument,
+    WhereOption,
     WorkspaceOption,
+    names_of,
     results_console,
 )
 
@@ -24,22 +27,8 @@ NOTHING_FEASIBLE = 3
 def front(
     *,
     study: StudyOption = None,
-    objectives: Annotated[
-        str | None,
-        typer.Option(
-            help="Other metrics to trade off, e.g. latency_p50_ms,engine_size_mb.",
-            metavar="METRIC,…",
-            show_default="the study's",
-        ),
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only deployments that meet a bound or a condition on axes; may be repeated.",
-            metavar="CONDITION",
-            show_default=False,
-        ),
-    ] = None,
+    objectives: ObjectivesOption = None,
+    where: WhereOption = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -87,8 +76,9 @@ def front(
     place = place_at(workspace, storage)
     found = study_at(place, study)
     records = found.records()
-    wanted = [] if objectives is None else [name.strip() for name in objectives.split(",")]
-    question = question_of(found.space, records, objectives=wanted, where=where or [])
+    question = question_of(
+        found.space, records, objectives=names_of(objectives), where=where or []
+    )
     the_front = front_of_study(found, place.workspace, question)
     ranked = _ranked(the_front, weights, prefer)
     if plot is not None:

@@ -24,7 +24,7 @@ from search_spaces.catalog import SHIPPED, space_path
 TRIALS = "15"
 COMMANDS = (
     *("search", "front", "show", "export", "dashboard", "studies", "init", "check", "schema"),
-    "doctor",
+    *("doctor", "report"),
     *("store list", "store verify", "store prune"),
 )
 
@@ -233,6 +233,16 @@ def test_front_that_nothing_is_on_is_code_three(here: Command) -> None:
 
     assert ran.code == 3
     assert "missing a bound" in ran.out
+
+
+def test_report_is_written_whole_and_named(here: Command, tmp_path: Path) -> None:
+    ran = here("report", "fake", "--to", str(tmp_path / "r.html"), "--where", "batch_size <= 8")
+
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert (ran.code, ran.out) == (0, f"{tmp_path / 'r.html'}\n")
+    assert page.endswith(("</html>", "</html>\n"))
+    assert "Only deployments with batch_size" in page
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 
 def test_show_says_everything_about_the_knee(here: Command, searched: Ran) -> None:
