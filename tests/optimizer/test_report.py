@@ -208,10 +208,10 @@ def test_facts_that_differ_between_trials_are_all_named(space: SearchSpace) -> N
         )
     ]
 
-    assert dict(table_of_environments(records).rows) == {
-        "cpu_model": "A, B",
-        "load_1m": "0.5 to 3.25 over the trials",
-    }
+    assert table_of_environments(records).rows == (
+        ("cpu_model", "A, B"),
+        ("load_1m", "0.5 to 3.25 over the trials"),
+    )
 
 
 def test_words_of_caution_name_their_trials(space: SearchSpace) -> None:
