@@ -1,9 +1,10 @@
 """Spaces, outcomes and a runner that answers at once, for tests of the search."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.front.front import Front
 from optimizer.search.budget import Budget
@@ -26,7 +27,9 @@ from trials.measurement import (
     Speed,
     exact,
 )
+from trials.measuring.statistics import proportion
 from trials.outcome import Completed, Environment, Failed, Infeasible, Outcome
+from trials.scoring.sample_scores import packed
 
 SPACE = """
 version: 1
@@ -62,7 +65,11 @@ def completed(
     return Completed(
         deployment=deployment,
         engine=EngineRecord(
-            variant_digest="v", model_digest="m", engine_digest="e", engine_key="k", size_bytes=1
+            variant_digest="v",
+            model_digest="m",
+            engine_digest="e",
+            engine_key=f"{deployment.variant} {deployment.precision}",
+            size_bytes=1,
         ),
         speed=Speed(
             latency_mean_s=latency,
@@ -88,6 +95,28 @@ def completed(
             Block(start_s=0.0, window_s=0.1, latencies_s=np.full(3, latency.value), batch_size=1),
         ),
     )
+
+
+def with_interval(outcome: Completed, *, low_ms: float | None, high_ms: float | None) -> Completed:
+    """Give the p99 other limits."""
+    p99 = replace(
+        outcome.speed.latency_p99_s,
+        low=None if low_ms is None else low_ms * 1e-3,
+        high=None if high_ms is None else high_ms * 1e-3,
+    )
+    return replace(outcome, speed=replace(outcome.speed, latency_p99_s=p99))
+
+
+def scored(outcome: Completed, hits: NDArray[np.bool_]) -> Completed:
+    """Give the engine an accuracy that rests on hits and misses."""
+    assert outcome.quality is not None
+    quality = replace(
+        outcome.quality,
+        samples=hits.size,
+        scores=(("accuracy", proportion(int(hits.sum()), hits.size)),),
+        per_sample=packed(hits),
+    )
+    return replace(outcome, quality=quality)
 
 
 def measured(deployment: Deployment) -> Completed:

@@ -1,7 +1,7 @@
 """What a trial finds out: numbers with intervals, and the raw samples behind them."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,13 +105,29 @@ class CohortScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleScores:
+    """The main score of each sample of a split; ``scoring.sample_scores`` packs and unpacks it.
+
+    Attributes:
+        kind: How they are packed: a ``bits`` each where all are hits or misses, or ``float32``.
+        text: The scores, compressed and written in base 85.
+    """
+
+    samples: int
+    kind: Literal["bits", "float32"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
     """How right an engine's answers are, on one split.
 
     Attributes:
         split: ``search`` or ``report``.
         split_digest: Digest of the samples and labels that were scored.
-        scores: (metric name, estimate): ``accuracy``, ``accuracy_top5``, ``macro_f1``, ``score``.
+        scores: (metric name, estimate): ``accuracy``, ``accuracy_top5``, ``macro_f1``, ``score``;
+            the first is the main one.
+        per_sample: The main score of each sample; None where it was not kept.
     """
 
     split: str
@@ -120,6 +136,7 @@ class Quality:
     scores: tuple[tuple[str, Estimate], ...]
     cohorts: tuple[CohortScore, ...] = ()
     calibration: Calibration | None = None
+    per_sample: SampleScores | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

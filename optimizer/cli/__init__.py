@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from optimizer.cli import authoring, harvest, looking, searching, storekeeping
+from optimizer.cli import (
+    authoring,
+    harvest,
+    health,
+    looking,
+    reporting,
+    searching,
+    storekeeping,
+)
 
 app = typer.Typer(
     name="trifront",
@@ -25,6 +33,7 @@ app = typer.Typer(
 app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
+app.command()(reporting.report)
 app.command()(harvest.export)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
@@ -32,6 +41,7 @@ app.command()(harvest.studies)
 app.command()(authoring.init)
 app.command()(authoring.check)
 app.command()(authoring.schema)
+app.command()(health.doctor)
 app.add_typer(storekeeping.app, name="store")
 
 

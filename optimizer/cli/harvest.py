@@ -1,19 +1,25 @@
 """``trifront front``, ``show``, ``export`` and ``studies``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
+    ObjectivesOption,
     StorageOption,
     StudyOption,
     TrialArgument,
+    WhereOption,
     WorkspaceOption,
+    names_of,
     results_console,
 )
+
+if TYPE_CHECKING:
+    from optimizer.front.front import Candidate, Front
 
 NOTHING_FEASIBLE = 3
 
@@ -21,6 +27,18 @@ NOTHING_FEASIBLE = 3
 def front(
     *,
     study: StudyOption = None,
+    objectives: ObjectivesOption = None,
+    where: WhereOption = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Rank by weights, e.g. latency_p99_ms=2,accuracy=1.", metavar="METRIC=NUMBER,…"
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option(help="Rank by what matters first, e.g. accuracy.", metavar="METRIC,…"),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the front into a PNG file.", dir_okay=False)
     ] = None,
@@ -31,42 +49,71 @@ def front(
     storage: StorageOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the Pareto front of a study, with 95 % intervals and the knee.
+    """Show the Pareto front of a study, with 95 % intervals, ties and the knee.
+
+    A deployment leaves the front only where another one beats it beyond both intervals; what
+    cannot be told apart is shown as a tie, with the probability that it belongs on the front.
 
     Examples:
 
       trifront front
 
+      trifront front --where "latency_p99_ms <= 10" --where "precision == 'int8'"
+
+      trifront front --objectives latency_p50_ms,engine_size_mb --prefer engine_size_mb
+
       trifront front --study resnet --plot front.png --csv trials.csv
     """
-    from optimizer.front.front import front_of
+    from optimizer.front.asking import question_of
+    from optimizer.front.data import csv_of_records, data_of_front
+    from optimizer.front.of_study import front_of_study
     from optimizer.front.plot import png_of_front
-    from optimizer.front.tables import (
-        csv_of_records,
-        data_of_front,
-        summary_of_front,
-        table_of_front,
-    )
+    from optimizer.front.tables import table_of_front
+    from optimizer.front.words import summary_of_front
     from optimizer.wiring import place_at, study_at
     from optimizer.workspace import write_atomically
 
-    found = study_at(place_at(workspace, storage), study)
+    place = place_at(workspace, storage)
+    found = study_at(place, study)
     records = found.records()
-    the_front = front_of(records, found.space.objectives, found.space.constraints)
+    question = question_of(
+        found.space, records, objectives=names_of(objectives), where=where or []
+    )
+    the_front = front_of_study(found, place.workspace, question)
+    ranked = _ranked(the_front, weights, prefer)
     if plot is not None:
         write_atomically(plot, png_of_front(the_front, f"{found.name}: {len(records)} trials"))
     if csv is not None:
-        write_atomically(csv, csv_of_records(records).encode())
+        write_atomically(csv, csv_of_records(question.chosen(records)).encode())
     if json:
-        _echo_json({"study": found.name, **data_of_front(the_front, found.verdicts())})
+        ranks = None if ranked is None else [one.record.number for one in ranked]
+        document = {"study": found.name, **data_of_front(the_front, found.verdicts())}
+        _echo_json(document if ranks is None else document | {"ranking": ranks})
     else:
         console = results_console()
-        if the_front.members:
-            console.print(table_of_front(the_front, found.verdicts(), width=console.width))
+        if the_front.candidates:
+            verdicts = found.verdicts()
+            console.print(table_of_front(the_front, verdicts, width=console.width, shown=ranked))
         for line in summary_of_front(the_front):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if not the_front.members:
+    if not the_front.candidates:
         raise typer.Exit(NOTHING_FEASIBLE)
+
+
+def _ranked(
+    front: "Front", weights: str | None, prefer: str | None
+) -> "tuple[Candidate, ...] | None":
+    from optimizer.errors import UsageError
+    from optimizer.front.asking import order_from_text, weights_from_text
+    from optimizer.front.ranking import by_preference, by_weights
+
+    if weights is not None and prefer is not None:
+        raise UsageError("--weights and --prefer rank in two ways", hint="give one of them")
+    if weights is not None:
+        return by_weights(front, weights_from_text(weights, front.objectives))
+    if prefer is not None:
+        return by_preference(front, order_from_text(prefer, front.objectives))
+    return None
 
 
 def show(
@@ -85,8 +132,9 @@ def show(
 
       trifront show knee --json
     """
+    from optimizer.front.data import data_of_trial
     from optimizer.front.picking import record_named
-    from optimizer.front.tables import data_of_trial, tables_of_trial
+    from optimizer.front.tables import tables_of_trial
     from optimizer.wiring import place_at, study_at
 
     found = study_at(place_at(workspace, storage), study)

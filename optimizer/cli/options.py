@@ -43,11 +43,34 @@ TrialArgument = Annotated[
         show_default=False,
     ),
 ]
+ObjectivesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--objectives",
+        help="Other metrics to trade off, e.g. latency_p50_ms,engine_size_mb.",
+        metavar="METRIC,…",
+        show_default="the study's",
+    ),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help="Only deployments that meet a bound or a condition on axes; may be repeated.",
+        metavar="CONDITION",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 WORKSPACE = Path("trifront")
 
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for a front, narrow enough to read
+
+
+def names_of(text: str | None) -> list[str]:
+    """Read names that commas separate."""
+    return [] if text is None else [name.strip() for name in text.split(",")]
 
 
 def results_console() -> "Console":

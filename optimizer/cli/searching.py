@@ -114,14 +114,14 @@ def search(
         _print_json(finished, found)
     else:
         _print_front(finished, found, results_console())
-    if not finished.front.members:
+    if not finished.front.candidates:
         raise typer.Exit(INTERRUPTED if finished.interrupted else NOTHING_FEASIBLE)
 
 
 def _print_json(finished: "Finished", study: "SearchStudy") -> None:
     import json
 
-    from optimizer.front.tables import data_of_front
+    from optimizer.front.data import data_of_front
 
     document = {
         "study": study.name,
@@ -133,10 +133,11 @@ def _print_json(finished: "Finished", study: "SearchStudy") -> None:
 
 
 def _print_front(finished: "Finished", study: "SearchStudy", console: "Console") -> None:
-    from optimizer.front.tables import summary_of_front, table_of_front
+    from optimizer.front.tables import table_of_front
+    from optimizer.front.words import summary_of_front
 
     typer.echo(f"search ended: {finished.reason}", err=True)
-    if finished.front.members:
+    if finished.front.candidates:
         console.print(table_of_front(finished.front, study.verdicts(), width=console.width))
     for line in summary_of_front(finished.front):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Protocol
 
 from optimizer.front.histogram import png_of_latencies
-from optimizer.front.tables import short
+from optimizer.front.words import short
 from optimizer.study.records import TrialRecord
 from optimizer.workspace import Workspace, load_blocks
 from trials.outcome import Completed

@@ -8,16 +8,22 @@ so that a pipe in a name breaks no table.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from optimizer.front.front import Front
-from optimizer.front.tables import short, summary_of_front, text_of, topics_of_trial
+from optimizer.front.certainty import Verdict, verdict_of_bounds
+from optimizer.front.front import Candidate, Front
+from optimizer.front.tables import topics_of_trial
+from optimizer.front.words import label, short, standing_of, summary_of_front, text_of
 from optimizer.study.records import TrialRecord
-from search_spaces.metrics import METRICS
 from search_spaces.space import SearchSpace
 from trials.measurement import Quality
 from trials.outcome import Completed
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|&~#])")
 _MOST_ROWS = 60  # a front of hundreds is for `trifront front` and the figure
+_JUDGED = {
+    Verdict.MEETS: "meets",
+    Verdict.MISSES: "**misses**",
+    Verdict.UNDECIDED: "may meet or miss",
+}
 _TOPICS_OF_STUDY = ("environment", "engine", "cost")  # long, and alike for all trials
 
 
@@ -89,25 +95,27 @@ def _question(space: SearchSpace) -> str:
 
 
 def _front_table(front: Front, verdicts: Mapping[int, Quality]) -> Iterator[str]:
-    if not front.members:
+    if not front.candidates:
         return
     labels = [one.metric.label for one in front.objectives]
     if verdicts:
         metric = next(iter(verdicts.values())).scores[0][0]
-        labels.append(f"{METRICS[metric].label} on the report split")
-    rows = (_front_row(record, front, verdicts) for record in front.members[:_MOST_ROWS])
-    yield _table(("trial", "deployment", *labels), rows)
-    if len(front.members) > _MOST_ROWS:
-        yield f"and {len(front.members) - _MOST_ROWS} more; `trifront front` lists them all"
+        labels.append(f"{label(metric)} on the report split")
+    rows = (_front_row(one, front, verdicts) for one in front.candidates[:_MOST_ROWS])
+    yield _table(("trial", "deployment", "standing", *labels), rows)
+    if len(front.candidates) > _MOST_ROWS:
+        yield f"and {len(front.candidates) - _MOST_ROWS} more; `trifront front` lists them all"
 
 
 def _front_row(
-    record: TrialRecord, front: Front, verdicts: Mapping[int, Quality]
+    candidate: Candidate, front: Front, verdicts: Mapping[int, Quality]
 ) -> Iterator[str]:
+    record = candidate.record
     outcome = record.outcome
     assert isinstance(outcome, Completed)
     yield f"{'*' if record is front.knee else ''}{record.number}"
     yield short(outcome.deployment)
+    yield standing_of(candidate)
     for objective in front.objectives:
         yield text_of(outcome.metric(objective.metric.name))
     if verdicts:
@@ -117,9 +125,9 @@ def _front_row(
 
 def _bounds(outcome: Completed, space: SearchSpace) -> Iterator[str]:
     for bound in space.constraints:
-        value = outcome.metric(bound.metric.name)
-        word = "meets" if bound.violation(value.value) <= 0 else "**misses**"
-        yield f"{word} {_plain(str(bound))}: {_plain(text_of(value))}"
+        word = _JUDGED[verdict_of_bounds(outcome, (bound,))]
+        value = text_of(outcome.metric(bound.metric.name))
+        yield f"{word} {_plain(str(bound))}: {_plain(value)}"
 
 
 def _listed(values: Iterable[object]) -> str:

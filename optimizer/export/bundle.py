@@ -20,7 +20,7 @@ import psutil
 
 from optimizer.errors import ExportError
 from optimizer.export.bundle_readme import readme_of
-from optimizer.front.tables import data_of_trial
+from optimizer.front.data import data_of_trial
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
 from optimizer.workspace import writing

@@ -1,6 +1,6 @@
 """The README of an exported bundle: what it is, and how to load it in ten lines."""
 
-from optimizer.front.tables import short, text_of
+from optimizer.front.words import short, text_of
 from optimizer.study.records import TrialRecord
 from search_spaces.space import Preprocessing, SearchSpace
 from trials.outcome import Completed

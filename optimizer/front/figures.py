@@ -3,6 +3,7 @@
 Two objectives span a plane and a third is its colour; three objectives span a space. Axes are
 logarithmic where ratios count. Members carry their 95 % intervals as error bars; a limit that is
 not known has an arrow in the plane and says ``∞`` in the text that appears under the pointer.
+Ties, which are beaten by point values but not for certain, are smaller and have intervals too.
 Dominated deployments are small and grey, those that miss a bound are hollow.
 
 Numbers are plain lists, so that a figure's JSON can be read by any version of plotly.js.
@@ -13,7 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from optimizer.front.front import Front
-from optimizer.front.tables import short, text_of
+from optimizer.front.words import short, standing_of, text_of
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import Scale
 from search_spaces.space import Objective
@@ -29,6 +30,7 @@ _GREY = "#999999"
 _LINE = "#DDDDDD"
 _BLACK = "#000000"
 _BLUE = "#0072B2"  # Okabe & Ito 2008, as the next
+_SKY = "#56B4E9"
 _VERMILION = "#D55E00"
 _SCALE = "Cividis"  # perceptually uniform, readable by the colour-blind
 _MANY = 1_000  # points from which on a browser draws faster on its graphics processor
@@ -72,6 +74,7 @@ def plane_of_front(
     for axis, objective in (("xaxis", chosen[0]), ("yaxis", chosen[1])):
         figure.update_layout({axis: _axis(objective) | {"automargin": True}})
     figure.add_traces(list(_crowd(front, chosen[:_PLANE])))
+    figure.add_traces(list(_ties(front, chosen[:_PLANE])))
     if front.members:
         figure.add_traces(list(_members_in_plane(front, chosen)))
     return figure
@@ -105,6 +108,7 @@ def space_of_front(
     scene |= {"aspectmode": "cube", "camera": camera}
     figure.update_layout(scene=scene)
     figure.add_traces(list(_crowd(front, chosen)))
+    figure.add_traces(list(_ties(front, chosen)))
     if front.members:
         figure.add_traces(list(_members_in_space(front, chosen)))
     return figure
@@ -154,6 +158,30 @@ def _crowd(front: Front, chosen: Sequence[Objective]) -> "Iterator[go.Scatter]":
                 text=[str(record.number) for record in records],
                 hovertemplate="trial %{text}<extra></extra>",
             )
+
+
+def _ties(front: Front, chosen: Sequence[Objective]) -> "Iterator[go.Scatter]":
+    """Yield who is beaten by point values alone, with the intervals that leave it open."""
+    if not front.ties:
+        return
+    bars = {
+        f"error_{axis}": _bars(front.ties, objective) | {"color": _GREY}
+        for axis, objective in zip("xyz", chosen, strict=False)
+    }
+    yield _scatter(len(chosen), many=False)(
+        **_points(front.ties, chosen),
+        **bars,
+        mode="markers",
+        marker={
+            "symbol": "diamond",
+            "size": 7 if len(chosen) == _PLANE else 4,
+            "color": _SKY,
+            "line": {"color": _GREY, "width": 0.8},
+        },
+        name=f"tied with it ({len(front.ties)})",
+        text=[_text(record, front) for record in front.ties],
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _members_in_plane(front: Front, chosen: Sequence[Objective]) -> "Iterator[go.Scatter]":
@@ -268,10 +296,13 @@ def _title(objective: Objective) -> str:
 
 
 def _text(record: TrialRecord, front: Front) -> str:
-    """Say of a member what stands under the pointer."""
+    """Say of a member or a tie what stands under the pointer."""
+    candidate = front.candidate(record)
+    assert candidate is not None
     knee = ", the knee" if record is front.knee else ""
+    standing = standing_of(candidate)
     lines = [
-        f"trial {record.number}{knee}",
+        f"trial {record.number}{knee}" + (f", {standing}" if standing else ""),
         short(record.outcome.deployment),
         *(f"{one.metric.label}: {text_of(_estimate(record, one))}" for one in front.objectives),
     ]

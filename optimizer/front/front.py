@@ -1,25 +1,43 @@
-"""The Pareto front of the deployments that were measured, its knee and its hypervolume.
+"""The Pareto front of the deployments that were measured: who is on it, and how surely.
 
-Everything is computed from outcomes, never from the values that the sampler was told. Deployments
-that miss a constraint, and those that cannot run, are not on the front. Dominance, hypervolume and
-ranks come from the moocore library; this module decides what goes in.
+Everything is computed from outcomes, never from the values that the sampler was told. Two fronts
+are told apart. By **point values**, a deployment is a member where no other is better: that gives
+the knee and the hypervolume. By **certainty**, a deployment leaves the front only where another
+one beats it beyond both intervals (see ``certainty``); one that is beaten by point values alone is
+a *tie*, shown as such. Bounds are judged likewise: who misses one for certain is out, who may miss
+or meet it stays and is marked. Deployments that cannot run are on no front.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, compress, pairwise
+from itertools import compress
 
 import numpy as np
-from numpy.typing import NDArray
 
-from optimizer.study.objectives import meets, value_from_metric
+from optimizer.front.certainty import Certainty, Verdict, Weighed, verdict_of_bounds, weighed
+from optimizer.front.volume import Costs, hypervolume, knee_weights, nondominated
+from optimizer.study.objectives import meets
 from optimizer.study.records import TrialRecord
-from search_spaces.metrics import Direction
 from search_spaces.space import Constraint, Objective
 from trials.outcome import Completed, Failed, Infeasible
 
-_WEIGHT_STEPS = 20  # 231 weightings of three objectives: enough to rank a front of dozens
-_MARGIN = 0.1  # the reference point lies this share of the range beyond the worst value
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A deployment that may be on the front.
+
+    Attributes:
+        is_member: It is on the front by point values.
+        tied_with: Members that beat it by point values, but not beyond both intervals; ascending.
+        bounds: *meets* or *undecided*.
+        probability: That it is on the front, in [0, 1]; None where nobody asked (``resampling``).
+    """
+
+    record: TrialRecord
+    is_member: bool
+    tied_with: tuple[int, ...]
+    bounds: Verdict
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +46,56 @@ class Front:
 
     Attributes:
         objectives: What it trades off.
-        members: On the front, in order of the first objective, best first.
-        dominated: Measured, within all bounds, beaten by a member.
-        missed: Measured, but a bound is missed.
+        constraints: What its deployments must meet.
+        candidates: Members and ties, in order of the first objective, best first.
+        dominated: Measured, beaten for certain.
+        missed: Measured, but a bound is missed for certain.
         infeasible: Cannot run.
         failed: Broke and were not retried with success.
-        knee: The member that would be missed most, or None on an empty front.
+        knee: The member that would be missed most, of those that meet all bounds for certain where
+            there are any; None on an empty front.
         hypervolume: Share of the box between the ideal and the reference point, in [0, 1].
     """
 
     objectives: tuple[Objective, ...]
-    members: tuple[TrialRecord, ...]
+    constraints: tuple[Constraint, ...]
+    candidates: tuple[Candidate, ...]
     dominated: tuple[TrialRecord, ...]
     missed: tuple[TrialRecord, ...]
     infeasible: tuple[TrialRecord, ...]
     failed: tuple[TrialRecord, ...]
     knee: TrialRecord | None
     hypervolume: float
+
+    @property
+    def members(self) -> tuple[TrialRecord, ...]:
+        """Who is on the front by point values, in order of the first objective."""
+        return tuple(one.record for one in self.candidates if one.is_member)
+
+    @property
+    def ties(self) -> tuple[TrialRecord, ...]:
+        """Who is not a member, but not beaten for certain, in order of the first objective."""
+        return tuple(one.record for one in self.candidates if not one.is_member)
+
+    def candidate(self, record: TrialRecord) -> Candidate | None:
+        """Return what is said of a record, None where it is not on the front in any way."""
+        return next((one for one in self.candidates if one.record.number == record.number), None)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Judged:
+    """A measured record and what is known of it so far."""
+
+    record: TrialRecord
+    weight: Weighed
+    bounds: Verdict
+    is_within: bool  # by point values
+    is_beaten: bool = False  # for certain, by a deployment that meets its bounds for certain
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether it may be on the front."""
+        return not self.is_beaten and self.bounds is not Verdict.MISSES
 
 
 class FrontKeeper:
@@ -53,42 +104,58 @@ class FrontKeeper:
     def __init__(self, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> None:
         self._objectives = tuple(objectives)
         self._constraints = tuple(constraints)
-        self._costs: dict[str, NDArray[np.float64] | None] = {}
+        self._certainty = Certainty(objectives)
+        self._judged: dict[str, _Judged] = {}
 
     def front(self, records: Sequence[TrialRecord]) -> Front:
-        """Sort records into front, dominated, missed, infeasible and failed.
+        """Sort records into candidates, dominated, missed, infeasible and failed.
 
-        The same front comes out whatever the order of the records. Of repeated trials of one
-        deployment, each is a point of its own.
+        The same front comes out whatever the order of the records, as long as each call is given
+        all the records of the calls before. Of repeated trials of one deployment, each is a point
+        of its own.
         """
         ordered = sorted(records, key=lambda record: record.number)
         measured = [record for record in ordered if isinstance(record.outcome, Completed)]
-        weighed = [(record, self._weighed(record)) for record in measured]
-        feasible = [record for record, cost in weighed if cost is not None]
-        costs = np.asarray([cost for _, cost in weighed if cost is not None], dtype=float)
-        costs = costs.reshape(len(feasible), len(self._objectives))
-        on_front = _nondominated(costs)
-        members = list(compress(feasible, on_front))
-        losses = knee_weights(costs[on_front])
+        judged = [self._judge(record) for record in measured]
+        within = [one for one in judged if one.is_within]
+        costs = np.asarray([one.weight.costs for one in within], dtype=float)
+        costs = costs.reshape(len(within), len(self._objectives))
+        members = list(compress(within, nondominated(costs)))
+        candidates = [_candidate(one, members) for one in judged if one.is_open]
         return Front(
             objectives=self._objectives,
-            members=tuple(members[index] for index in np.lexsort(costs[on_front].T[::-1])),
-            dominated=tuple(compress(feasible, ~on_front)),
-            missed=tuple(record for record, cost in weighed if cost is None),
+            constraints=self._constraints,
+            candidates=tuple(candidates[index] for index in _order(candidates, self._judged)),
+            dominated=tuple(
+                one.record for one in judged if one.is_beaten and one.bounds is not Verdict.MISSES
+            ),
+            missed=tuple(one.record for one in judged if one.bounds is Verdict.MISSES),
             infeasible=tuple(_of_kind(ordered, Infeasible)),
             failed=_lost(ordered),
-            knee=members[int(np.argmax(losses))] if members else None,
+            knee=_knee(members),
             hypervolume=hypervolume(costs, costs),
         )
 
-    def _weighed(self, record: TrialRecord) -> NDArray[np.float64] | None:
-        """Return a measured record's costs, or None where it misses a bound."""
-        if record.uid not in self._costs:
-            assert isinstance(record.outcome, Completed)
-            within = meets(record.outcome, self._constraints)
-            costs = costs_of([record], self._objectives)[0] if within else None
-            self._costs[record.uid] = costs
-        return self._costs[record.uid]
+    def _judge(self, record: TrialRecord) -> _Judged:
+        if record.uid in self._judged:
+            return self._judged[record.uid]
+        assert isinstance(record.outcome, Completed)
+        one = _Judged(
+            record=record,
+            weight=weighed(record, self._objectives),
+            bounds=verdict_of_bounds(record.outcome, self._constraints),
+            is_within=meets(record.outcome, self._constraints),
+        )
+        others = list(self._judged.values())
+        beats, beaten_by = self._certainty.add(one.weight)
+        if one.bounds is Verdict.MEETS:
+            for row in np.flatnonzero(beats):
+                others[row].is_beaten = True
+        one.is_beaten = any(
+            others[row].bounds is Verdict.MEETS for row in np.flatnonzero(beaten_by)
+        )
+        self._judged[record.uid] = one
+        return one
 
 
 def front_of(
@@ -100,95 +167,34 @@ def front_of(
     return FrontKeeper(objectives, constraints).front(records)
 
 
-def costs_of(
-    records: Sequence[TrialRecord], objectives: Sequence[Objective]
-) -> NDArray[np.float64]:
-    """Return measured objectives, all to be minimized, logarithmic where ratios count.
-
-    Returns:
-        Shape ``(records, objectives)``.
-    """
-    rows = []
-    for record in records:
-        assert isinstance(record.outcome, Completed)
-        outcome = record.outcome
-        rows.append(
-            [
-                _sign(objective)
-                * value_from_metric(outcome.metric(objective.metric.name).value, objective.metric)
-                for objective in objectives
-            ]
-        )
-    return np.asarray(rows, dtype=float).reshape(len(rows), len(objectives))
+def _candidate(one: _Judged, members: Sequence[_Judged]) -> Candidate:
+    is_member = one in members
+    ahead = () if is_member else _ahead(one.weight.costs, members)
+    return Candidate(
+        record=one.record,
+        is_member=is_member,
+        tied_with=tuple(member.record.number for member in ahead),
+        bounds=one.bounds,
+    )
 
 
-def hypervolume(costs: NDArray[np.float64], frame: NDArray[np.float64]) -> float:
-    """Return the share of a box that points dominate, in [0, 1].
-
-    The box spans the best of each cost in ``frame`` to a little beyond the worst. Shares are
-    comparable only within one frame: history and competitors must use a common one.
-
-    Args:
-        costs: Shape ``(points, objectives)``, minimized.
-        frame: Shape ``(n, objectives)``; sets the box.
-    """
-    import moocore
-
-    if not len(costs):
-        return 0.0
-    ideal, worst = frame.min(axis=0), frame.max(axis=0)
-    width = np.where(worst > ideal, worst - ideal, 1.0)
-    scaled = (costs - ideal) / width
-    reference = 1.0 + _MARGIN
-    volume = moocore.hypervolume(scaled, ref=np.full(costs.shape[1], reference))
-    return float(volume / reference ** costs.shape[1])
+def _ahead(costs: Costs, members: Sequence[_Judged]) -> Iterator[_Judged]:
+    """Yield the members that are no worse in anything."""
+    return (member for member in members if (member.weight.costs <= costs).all())
 
 
-def knee_weights(costs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how much each front member would be missed, the largest being the knee.
-
-    Expected marginal utility (Branke, Deb, Dierolf & Osswald 2004, "Finding knees in
-    multi-objective optimization"): over all linear weightings of the costs, scaled to the front's
-    own range, the loss if the member were not there.
-
-    Args:
-        costs: Shape ``(members, objectives)``, minimized.
-
-    Returns:
-        Shape ``(members,)``, >= 0.
-    """
-    members, objectives = costs.shape
-    losses = np.zeros(members)
-    if members < 2:  # noqa: PLR2004 - a lone member has nobody to be compared with
-        return losses
-    low, high = costs.min(axis=0), costs.max(axis=0)
-    scaled = (costs - low) / np.where(high > low, high - low, 1.0)
-    weights = np.asarray(list(_simplex(objectives)))
-    utilities = scaled @ weights.T
-    first, second = np.partition(utilities, 1, axis=0)[:2]
-    np.add.at(losses, utilities.argmin(axis=0), second - first)
-    return losses / len(weights)
+def _order(candidates: Sequence[Candidate], judged: dict[str, _Judged]) -> list[int]:
+    """Return the candidates' order: by the first objective, then the second and so on."""
+    rows = [tuple(judged[one.record.uid].weight.costs) for one in candidates]
+    return sorted(range(len(candidates)), key=rows.__getitem__)
 
 
-def _nondominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    import moocore
-
-    if not len(costs):
-        return np.zeros(0, dtype=bool)
-    # weakly: equal points are all members, for neither is better
-    found: NDArray[np.bool_] = moocore.is_nondominated(costs, keep_weakly=True)
-    return found
-
-
-def _simplex(objectives: int) -> Iterator[list[float]]:
-    """Yield weights that sum to 1, on a regular lattice."""
-    for cuts in combinations_with_replacement(range(_WEIGHT_STEPS + 1), objectives - 1):
-        edges = (0, *cuts, _WEIGHT_STEPS)
-        yield [(right - left) / _WEIGHT_STEPS for left, right in pairwise(edges)]
-
-
-def _sign(objective: Objective) -> int:
-    return 1 if objective.direction is Direction.MINIMIZE else -1
+def _knee(members: Sequence[_Judged]) -> TrialRecord | None:
+    sure = [one for one in members if one.bounds is Verdict.MEETS] or list(members)
+    if not sure:
+        return None
+    losses = knee_weights(np.array([one.weight.costs for one in sure]))
+    return sure[int(np.argmax(losses))].record
 
 
 def _lost(ordered: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optimizer.front.tables import text_of
+from optimizer.front.words import text_of
 from trials.measurement import Block, Estimate, Seconds
 from trials.measuring.statistics import quantiles
 

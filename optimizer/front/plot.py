@@ -1,14 +1,14 @@
 """The front as a picture: log axes, error bars, readable in print and by the colour-blind.
 
-Two objectives span the axes; a third is the colour. Members of the front are large and joined by a
-step line where there are two objectives; dominated deployments are small, those that miss a bound
-are hollow grey. An interval without a limit ends in an arrow. Palette: Okabe & Ito 2008 and the
-perceptually uniform *cividis*.
+Two objectives span the axes; a third is the colour. Members of the front are large circles, joined
+by a step line where there are two objectives; what cannot be told apart from them are diamonds.
+Dominated deployments are small and grey, those that miss a bound hollow and grey. An interval
+without a limit ends in an arrow. Palette: Okabe & Ito 2008 and the perceptually uniform *cividis*.
 """
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ _GREY = "#999999"
 _VERMILION = "#D55E00"
 _BLACK = "#000000"
 _BLUE = "#0072B2"
+_MEMBERS = "front ({}), 95 % intervals"
+
+_Group: TypeAlias = tuple[dict[str, Any], Sequence[TrialRecord]]
+"""What matplotlib's ``scatter`` is told of some records, and these records."""
 
 
 def png_of_front(front: Front, title: str) -> bytes:
@@ -109,38 +113,26 @@ def _draw_crowd(axes: "Axes", front: Front) -> None:
 
 
 def _draw_members(axes: "Axes", front: Front) -> None:
-    if not front.members:
+    if not front.candidates:
         return
     x, y = front.objectives[:2]
-    xs, ys = _values(front.members, x), _values(front.members, y)
     _draw_intervals(axes, front)
-    label = f"front ({len(front.members)}), 95 % intervals"
+    looks = [
+        (front.members, {"s": 48, "marker": "o", "label": _MEMBERS.format(len(front.members))}),
+        (front.ties, {"s": 26, "marker": "D", "label": f"tied with it ({len(front.ties)})"}),
+    ]
+    groups = [
+        (
+            {"x": _values(records, x), "y": _values(records, y), "edgecolors": _BLACK, **look},
+            records,
+        )
+        for records, look in looks
+        if records
+    ]
     if len(front.objectives) > 2:  # noqa: PLR2004 - a third objective is the colour
-        third = front.objectives[2]
-        colors = _values(front.members, third)
-        points = axes.scatter(
-            xs,
-            ys,
-            s=48,
-            c=colors,
-            cmap="cividis",
-            norm=_norm(third),
-            edgecolors=_BLACK,
-            linewidths=0.6,
-            zorder=4,
-            label=label,
-        )
-        assert axes.figure is not None
-        bar = axes.figure.colorbar(
-            points, ax=axes, label=f"{third.metric.label}, {_better(third)} is better"
-        )
-        if len(set(colors)) == 1:  # around one value a scale would go on to what cannot be
-            bar.set_ticks([colors[0]], labels=[f"{colors[0]:.3g}"])
-            bar.minorticks_off()
+        _draw_colored(axes, groups, front)
     else:
-        # what lies behind the line is beaten by a member: corners have the worse of both values
-        axes.plot(xs, ys, drawstyle="steps-post", color=_BLUE, linewidth=1, zorder=2)
-        axes.scatter(xs, ys, s=48, c=_BLUE, edgecolors=_BLACK, zorder=4, label=label)
+        _draw_plain(axes, groups, front)
     if front.knee is not None:
         axes.scatter(
             _values([front.knee], x),
@@ -153,6 +145,32 @@ def _draw_members(axes: "Axes", front: Front) -> None:
             zorder=5,
             label=f"knee: trial {front.knee.number}",
         )
+
+
+def _draw_colored(axes: "Axes", groups: Sequence[_Group], front: Front) -> None:
+    """Draw members and ties in the colour of the third objective, on one scale for all."""
+    third = front.objectives[2]
+    norm = _norm(third, [one.record for one in front.candidates])
+    for look, records in groups:
+        colors = _values(records, third)
+        axes.scatter(c=colors, cmap="cividis", norm=norm, linewidths=0.6, zorder=4, **look)
+    assert axes.figure is not None
+    bar = axes.figure.colorbar(
+        axes.collections[-1], ax=axes, label=f"{third.metric.label}, {_better(third)} is better"
+    )
+    only = set(_values([one.record for one in front.candidates], third))
+    if len(only) == 1:  # around one value a scale would go on to what cannot be
+        bar.set_ticks([*only], labels=[f"{value:.3g}" for value in only])
+        bar.minorticks_off()
+
+
+def _draw_plain(axes: "Axes", groups: Sequence[_Group], front: Front) -> None:
+    x, y = front.objectives[:2]
+    # what lies behind the line is beaten by a member: corners have the worse of both values
+    line = (_values(front.members, x), _values(front.members, y))
+    axes.plot(*line, drawstyle="steps-post", color=_BLUE, linewidth=1, zorder=2)
+    for look, records in groups:
+        axes.scatter(c=_BLUE if records == front.members else "white", zorder=4, **look)
 
 
 def _draw_intervals(axes: "Axes", front: Front) -> None:
@@ -197,10 +215,12 @@ def _arrows(
                 yield point, (-right * _ARROW_POINTS, -up * _ARROW_POINTS)
 
 
-def _norm(objective: Objective) -> "Normalize":
+def _norm(objective: Objective, records: Sequence[TrialRecord]) -> "Normalize":
     from matplotlib.colors import LogNorm, Normalize
 
-    return LogNorm() if objective.metric.scale is Scale.LOG else Normalize()
+    values = _values(records, objective)
+    kind = LogNorm if objective.metric.scale is Scale.LOG else Normalize
+    return kind(vmin=min(values), vmax=max(values))
 
 
 def _better(objective: Objective) -> str:

@@ -1,104 +1,83 @@
-"""Fronts and trials as text, tables and plain data."""
+"""Fronts and trials as tables for a terminal."""
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from io import StringIO
 from typing import TYPE_CHECKING
 
-from optimizer.front.front import Front
+from optimizer.front.front import Candidate, Front
+from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
-from search_spaces.deployment import Deployment, Scalar
-from search_spaces.metrics import METRICS
 from trials.measurement import Estimate, Quality
-from trials.outcome import Completed, Failed, Infeasible
+from trials.outcome import Completed
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_SIGNIFICANT = 3
-_THOUSAND = 999.5  # rounds to 1,000
 _LEAST_DEPLOYMENT = 11  # characters; below it the deployment's words break
+_STANDING = "on front"
 
 
-def text_of(estimate: Estimate) -> str:
-    """Write a value with its interval, as ``1.23 [1.20, 1.27]``; ``∞`` where it is unbounded."""
-    low = "−∞" if estimate.low is None else number(estimate.low)
-    high = "∞" if estimate.high is None else number(estimate.high)
-    if estimate.low == estimate.value == estimate.high:
-        return number(estimate.value)
-    return f"{number(estimate.value)} [{low}, {high}]"
+def table_of_front(
+    front: Front,
+    verdicts: Mapping[int, Quality],
+    *,
+    width: int,
+    shown: Sequence[Candidate] | None = None,
+) -> "Table":
+    """Lay the front out for a terminal of ``width`` characters: the knee marked, ties dimmed.
 
+    On a narrow terminal the interval stands below its value and the standing below the
+    deployment, on a very narrow one the limits below each other: nothing is cut off.
 
-def number(value: float) -> str:
-    """Write a number with three significant digits, large ones whole and in thousands."""
-    if abs(value) >= _THOUSAND:
-        return f"{value:,.0f}"
-    return f"{value:.{_SIGNIFICANT}g}"
-
-
-def table_of_front(front: Front, verdicts: Mapping[int, Quality], *, width: int) -> "Table":
-    """Lay the front out for a terminal of ``width`` characters, the knee marked.
-
-    On a narrow terminal the interval stands below its value, on a very narrow one its limits below
-    each other: nothing is cut off.
+    Args:
+        front: What is laid out.
+        verdicts: Scores on the report split by trial number.
+        width: Characters.
+        shown: Which candidates, in which order; all, in their own order, unless told.
     """
     from rich.table import Table
     from rich.text import Text  # brackets are markup to rich, and intervals to us
 
-    table = Table(header_style="bold", pad_edge=False, box=None, collapse_padding=True)
-    table.add_column("trial", justify="right", no_wrap=True)
+    candidates = front.candidates if shown is None else shown
     labels = [objective.metric.label for objective in front.objectives]
     if verdicts:
         labels.append(f"{_verdict_label(verdicts)} on report split")
-    rows = [_estimates(record, front, verdicts) for record in front.members]
-    names = [short(record.outcome.deployment) for record in front.members]
-    numbers = [f"{'*' if front.knee is one else ''}{one.number}" for one in front.members]
-    taken = max(map(len, ("trial", *numbers))) + 1
-    write, widths = _layout(rows, labels, names, width - taken)
+    rows = [_estimates(one.record, front, verdicts) for one in candidates]
+    trials = [_number(one, front) for one in candidates]
+    names = [short(one.record.outcome.deployment) for one in candidates]
+    standings = [standing_of(one) for one in candidates]
+    left = width - _widest(["trial", *trials]) - 1
+    apart = _widest([_STANDING, *standings]) + 1
+    write, widths = _layout(rows, labels, names, left - apart)
+    beside = write is text_of
+    if not beside:
+        names = [f"{name}\n{text}".rstrip() for name, text in zip(names, standings, strict=True)]
+        write, widths = _layout(rows, labels, names, left)
+    table = Table(header_style="bold", pad_edge=False, box=None, collapse_padding=True)
+    table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("deployment", overflow="fold", width=widths[0])
-    for label, wide in zip(labels, widths[1:], strict=True):
-        table.add_column(Text(label), justify="right", overflow="fold", width=wide)
-    for shown, name, estimates in zip(numbers, names, rows, strict=True):
-        table.add_row(
-            shown,
-            Text(name),
-            *(Text("" if one is None else write(one)) for one in estimates),
-            style="bold" if shown.startswith("*") else None,
-        )
+    if beside:
+        table.add_column(_STANDING, no_wrap=True)
+    for heading, wide in zip(labels, widths[1:], strict=True):
+        table.add_column(Text(heading), justify="right", overflow="fold", width=wide)
+    for one, trial, name, text, row in zip(
+        candidates, trials, names, standings, rows, strict=True
+    ):
+        cells: list[str | Text] = [trial, Text(name), *([text] if beside else [])]
+        cells += [Text("" if estimate is None else write(estimate)) for estimate in row]
+        table.add_row(*cells, style=_style(one, front))
     return table
 
 
-def short(deployment: Deployment) -> str:
-    """Write a deployment in few characters, as ``cnn int8 b8 c2 threads=1``."""
-    options = " ".join(f"{name}={value}" for name, value in deployment.options)
-    return (
-        f"{deployment.variant} {deployment.precision.value} b{deployment.batch_size} "
-        f"c{deployment.concurrency} {options}"
-    ).rstrip()
+def _number(one: Candidate, front: Front) -> str:
+    return f"{'*' if one.record is front.knee else ''}{one.record.number}"
 
 
-def summary_of_front(front: Front) -> Iterator[str]:
-    """Yield the lines below the table: counts, hypervolume, and why deployments are missing."""
-    counts = {
-        "on the front": len(front.members),
-        "dominated": len(front.dominated),
-        "missing a bound": len(front.missed),
-        "infeasible": len(front.infeasible),
-        "failed": len(front.failed),
-    }
-    yield ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no trials"
-    if front.members:
-        yield "b is the batch size, c the concurrency; 95 % intervals in brackets; * is the knee"
-        yield f"hypervolume {front.hypervolume:.3f} of the box around the measured deployments"
-    reasons: dict[str, int] = {}
-    for record in (*front.infeasible, *front.failed):
-        assert isinstance(record.outcome, Infeasible | Failed)
-        reason = f"{record.outcome.state} ({record.outcome.kind}): {record.outcome.reason}"
-        reasons[reason] = reasons.get(reason, 0) + 1
-    for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
-        yield f"{count} × {reason}"
+def _style(one: Candidate, front: Front) -> str | None:
+    if one.record is front.knee:
+        return "bold"
+    return None if one.is_member else "dim"
 
 
 def topics_of_trial(
@@ -151,84 +130,12 @@ def tables_of_trial(
         yield Text(heading, style="italic"), table
 
 
-def data_of_front(front: Front, verdicts: Mapping[int, Quality]) -> dict[str, object]:
-    """Return the front as one JSON document."""
-    return {
-        "objectives": {
-            objective.metric.name: objective.direction.value for objective in front.objectives
-        },
-        "front": [data_of_trial(record, verdicts.get(record.number)) for record in front.members],
-        "knee": None if front.knee is None else front.knee.number,
-        "hypervolume": front.hypervolume,
-        "counts": {
-            "front": len(front.members),
-            "dominated": len(front.dominated),
-            "missed": len(front.missed),
-            "infeasible": len(front.infeasible),
-            "failed": len(front.failed),
-        },
-    }
-
-
-def data_of_trial(record: TrialRecord, verdict: Quality | None) -> dict[str, object]:
-    """Return one trial as JSON data."""
-    outcome = record.outcome
-    data: dict[str, object] = {
-        "trial": record.number,
-        "uid": record.uid,
-        "study": record.study,
-        "state": outcome.state,
-        "deployment": dict(outcome.deployment.axes()),
-    }
-    if not isinstance(outcome, Completed):
-        return data | {"kind": outcome.kind, "reason": outcome.reason}
-    data["metrics"] = {
-        name: {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-        for name, estimate in outcome.metrics().items()
-    }
-    data["flags"] = list(outcome.flags)
-    if verdict is not None:
-        data["report"] = {
-            name: {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-            for name, estimate in verdict.scores
-        }
-    return data
-
-
-def csv_of_records(records: Sequence[TrialRecord]) -> str:
-    """Return trials as CSV: axes, then value, low and high of every metric."""
-    rows = [_row(record) for record in records]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    buffer = StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
-def _row(record: TrialRecord) -> dict[str, Scalar | None]:
-    row: dict[str, Scalar | None] = {"trial": record.number, "state": record.outcome.state}
-    row.update(record.outcome.deployment.axes())
-    if isinstance(record.outcome, Completed):
-        for name, estimate in record.outcome.metrics().items():
-            row |= {
-                name: estimate.value,
-                f"{name}.low": estimate.low,
-                f"{name}.high": estimate.high,
-            }
-    return row
-
-
 def _written(estimates: Iterable[tuple[str, Estimate]]) -> list[tuple[str, str]]:
-    return [(_label(name), text_of(estimate)) for name, estimate in estimates]
+    return [(label(name), text_of(estimate)) for name, estimate in estimates]
 
 
 def _in_seconds(cost: str) -> str:
     return f"{cost.removesuffix('_s').replace('_', ' ')} [s]"
-
-
-def _label(name: str) -> str:
-    return METRICS[name].label if name in METRICS else name
 
 
 def _estimates(
@@ -246,7 +153,7 @@ def _estimates(
 
 
 def _verdict_label(verdicts: Mapping[int, Quality]) -> str:
-    return _label(next(iter(verdicts.values())).scores[0][0])
+    return label(next(iter(verdicts.values())).scores[0][0])
 
 
 def _layout(
@@ -262,7 +169,7 @@ def _layout(
         would else squeeze where it should not.
     """
     columns = list(zip(*rows, strict=True)) or [() for _ in labels]
-    longest = max((len("deployment"), *map(len, names)))
+    longest = _widest(["deployment", *names])
     for write, least in (
         (text_of, longest),
         (_in_two_lines, _LEAST_DEPLOYMENT),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optimizer.front.front import costs_of, hypervolume
+from optimizer.front.volume import costs_of, hypervolume
 from optimizer.study.objectives import meets
 from optimizer.study.records import TrialRecord
 from search_spaces.space import SearchSpace

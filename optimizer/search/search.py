@@ -12,6 +12,8 @@ from typing import Protocol
 
 from optimizer.errors import TrackingError
 from optimizer.front.front import Front, FrontKeeper
+from optimizer.front.of_study import blocks_in
+from optimizer.front.resampling import with_probabilities
 from optimizer.search.budget import Budget
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import Asked, SearchStudy
@@ -155,7 +157,7 @@ class Search:
         while isinstance(begun := self._begun(budget), Asked):
             self._one_trial(begun)
             tried += 1
-        front = self.front()
+        front = with_probabilities(self.front(), blocks_in(self._workspace))
         self._judge(front)
         self._publish_front(front)
         return Finished(front=front, reason=begun, tried=tried, interrupted=self._stopping)

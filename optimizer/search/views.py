@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from optimizer.front.front import Front
-from optimizer.front.tables import number, short, text_of
+from optimizer.front.words import number, short, text_of
 from optimizer.search.search import View
 from optimizer.study.records import TrialRecord
 from search_spaces.deployment import Deployment
@@ -155,10 +155,10 @@ def line_of(record: TrialRecord, front: Front, *, with_intervals: bool) -> str:
 def _standing(record: TrialRecord, front: Front) -> str:
     if not isinstance(record.outcome, Completed):
         return record.outcome.state
-    for name, group in (("front", front.members), ("misses", front.missed)):
-        if any(record.number == other.number for other in group):
-            return name
-    return "dominated"
+    candidate = front.candidate(record)
+    if candidate is not None:
+        return "front" if candidate.is_member else "tie"
+    return "misses" if record in front.missed else "dominated"
 
 
 def _value_of(estimate: Estimate) -> str:

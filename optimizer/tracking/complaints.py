@@ -37,7 +37,7 @@ def check_uri(uri: str | None) -> None:
     else:
         problem = f"there is no tracking by {scheme!r}"
     raise UsageError(
-        f"MLflow {_public(uri)}: {problem}",
+        f"MLflow {public_uri(uri)}: {problem}",
         hint="write http://host:port, sqlite:///mlflow.db, or none",
     )
 
@@ -49,7 +49,7 @@ def tracking_errors(uri: str) -> Iterator[None]:
     Raises:
         TrackingError: MLflow refuses or cannot be reached; the hint says what to do.
     """
-    shown = _public(uri)
+    shown = public_uri(uri)
     try:
         yield
     except Timeout as error:
@@ -86,7 +86,7 @@ def _hint(cause: str) -> str:
     return "see that the server runs and the URI is right; a resumed search writes what is missing"
 
 
-def _public(uri: str) -> str:
+def public_uri(uri: str) -> str:
     """Hide user and password."""
     scheme, separator, rest = uri.partition("://")
     place, slash, path = rest.partition("/")

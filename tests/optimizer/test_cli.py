@@ -23,18 +23,8 @@ from search_spaces.catalog import SHIPPED, space_path
 
 TRIALS = "15"
 COMMANDS = (
-    *(
-        "search",
-        "front",
-        "show",
-        "export",
-        "dashboard",
-        "ui",
-        "studies",
-        "init",
-        "check",
-        "schema",
-    ),
+    *("search", "front", "show", "export", "dashboard", "studies", "init", "check", "schema"),
+    *("doctor", "report", "ui"),
     *("store list", "store verify", "store prune"),
 )
 
@@ -212,6 +202,47 @@ def test_front_is_drawn_and_written_as_csv(here: Command, searched: Ran, tmp_pat
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     rows = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + sum(searched.document["counts"].values())
+
+
+def test_front_of_other_objectives_under_other_bounds(here: Command) -> None:
+    asked = ("--objectives", "latency_p50_ms,engine_size_mb", "--where", "batch_size <= 4")
+
+    found = here("front", "--json", *asked, "--where", "accuracy >= 0.75").document
+
+    assert found["objectives"] == {"latency_p50_ms": "minimize", "engine_size_mb": "minimize"}
+    assert "accuracy >= 0.75" in found["constraints"]
+    assert found["front"]
+    for member in (*found["front"], *found["ties"]):
+        assert member["deployment"]["batch_size"] <= 4
+        assert 0 <= member["probability_on_front"] <= 1
+
+
+def test_front_is_ranked_by_weights_or_by_preference(here: Command) -> None:
+    found = here("front", "--json", "--prefer", "throughput_sps").document
+    best = max(found["front"], key=lambda one: float(one["metrics"]["throughput_sps"]["value"]))
+
+    assert found["ranking"][0] == best["trial"]
+    assert sorted(found["ranking"]) == sorted(one["trial"] for one in found["front"])
+    assert "rank in two ways" in one_line(
+        here("front", "--prefer", "accuracy", "--weights", "accuracy=1")
+    )
+
+
+def test_front_that_nothing_is_on_is_code_three(here: Command) -> None:
+    ran = here("front", "--where", "latency_p99_ms <= 0.000001")
+
+    assert ran.code == 3
+    assert "missing a bound" in ran.out
+
+
+def test_report_is_written_whole_and_named(here: Command, tmp_path: Path) -> None:
+    ran = here("report", "fake", "--to", str(tmp_path / "r.html"), "--where", "batch_size <= 8")
+
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert (ran.code, ran.out) == (0, f"{tmp_path / 'r.html'}\n")
+    assert page.endswith(("</html>", "</html>\n"))
+    assert "Only deployments with batch_size" in page
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 
 def test_show_says_everything_about_the_knee(here: Command, searched: Ran) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_fakes import infeasible, measured, record_of
+from search_fakes import completed, infeasible, measured, record_of
 
 from optimizer.front.figures import figures_of_front, plane_of_front, space_of_front
 from optimizer.front.front import Front, front_of
@@ -112,6 +112,19 @@ def test_text_under_the_pointer_names_trial_deployment_and_every_objective(
     knee = texts[front.members.index(front.knee)]
     assert knee.startswith(f"trial {front.knee.number}, the knee<br>")
     assert all(METRICS[name].label in knee for name in THREE)
+
+
+def test_tie_has_its_intervals_and_says_with_whom(space: SearchSpace) -> None:
+    one, other = islice(space.deployments(), 2)
+    best = completed(one, latency_ms=1.0, sps=1000.0, accuracy=0.9)
+    close = completed(other, latency_ms=1.001, sps=999.0, accuracy=0.9)
+
+    front = front_over([record_of(0, best), record_of(1, close)], TWO)
+    shown = traces(plane_of_front(front, "tiny"))
+
+    assert [record.number for record in front.ties] == [1]
+    assert shown["tied with it"]["text"][0].startswith("trial 1, ≈0<br>")
+    assert shown["tied with it"]["error_x"]["array"][0] > 0
 
 
 def test_what_misses_a_bound_is_hollow_and_what_cannot_run_is_not_drawn(

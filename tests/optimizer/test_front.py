@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from search_fakes import completed, failed, infeasible, measured, record_of, value
 
-from optimizer.front.front import front_of, hypervolume, knee_weights
+from optimizer.front.front import front_of
+from optimizer.front.volume import hypervolume, knee_weights
 from optimizer.study.records import TrialRecord
 from search_spaces.space import SearchSpace
 

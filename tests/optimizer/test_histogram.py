@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from optimizer.front.histogram import figure_of_latencies, png_of_latencies
-from optimizer.front.tables import text_of
+from optimizer.front.words import text_of
 from trials.measurement import Block, Seconds
 from trials.measuring.statistics import quantile
 

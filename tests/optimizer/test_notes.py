@@ -78,7 +78,7 @@ def test_note_of_a_study_lists_the_front_with_intervals_verdicts_and_the_knee(
 
 def test_long_front_is_cut_and_says_so(space: SearchSpace) -> None:
     front = a_front(space)
-    long = replace(front, members=front.members[:1] * 75)
+    long = replace(front, candidates=front.candidates[:1] * 75)
 
     note = study_note(long, space)
 

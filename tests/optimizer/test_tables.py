@@ -13,18 +13,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from search_fakes import failed, infeasible, measured, record_of
 
+from optimizer.front.data import csv_of_records, data_of_front, data_of_trial
 from optimizer.front.front import Front, front_of
-from optimizer.front.tables import (
-    csv_of_records,
-    data_of_front,
-    data_of_trial,
-    number,
-    short,
-    summary_of_front,
-    table_of_front,
-    tables_of_trial,
-    text_of,
-)
+from optimizer.front.tables import table_of_front, tables_of_trial
+from optimizer.front.words import number, short, summary_of_front, text_of
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
@@ -93,7 +85,7 @@ def test_three_objectives_are_one_line_each_in_a_pipe(space: SearchSpace) -> Non
     text = printed(front, verdicts_of(front), width=160)
 
     rows = text[text.index("trial deployment") :].splitlines()[1:]
-    assert len(rows) == len(front.members)
+    assert len(rows) == len(front.candidates)
 
 
 def test_knee_is_starred_once(space: SearchSpace) -> None:

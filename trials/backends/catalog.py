@@ -9,6 +9,9 @@ from trials.errors import TrialError, UnsupportedError
 _CLASSES = {"fake": "FakeBackend", "ort": "OrtBackend"}
 _PLANNED = ("tensorrt", "torch")
 
+BACKENDS = (*_CLASSES, *_PLANNED)
+"""Every name that a space file may use."""
+
 
 def backend_named(name: str) -> Backend:
     """Make the backend called ``name``.

@@ -10,6 +10,7 @@ from trials.measurement import (
     Estimate,
     Quality,
     ReliabilityBin,
+    SampleScores,
 )
 
 
@@ -40,6 +41,7 @@ def quality_from_json(text: str) -> Quality:
             for cohort in raw["cohorts"]
         ),
         calibration=_calibration(raw["calibration"]),
+        per_sample=None if raw["per_sample"] is None else SampleScores(**raw["per_sample"]),
     )
 
 

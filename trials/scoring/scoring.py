@@ -33,11 +33,12 @@ from trials.errors import DataError, OutputError
 from trials.measurement import Calibration, CohortScore, Estimate, Quality, ReliabilityBin
 from trials.measuring.statistics import mean_score, proportion
 from trials.models.users_code import function_from_name, users_code
+from trials.scoring.sample_scores import packed
 
 Infer: TypeAlias = Callable[[Tensors], Tensors]
 Floats: TypeAlias = NDArray[np.float64]
 
-RECIPE = 1  # part of a stored score's key; to be raised when the same answers score otherwise
+RECIPE = 2  # part of a stored score's key; to be raised when the same answers score otherwise
 
 _TOP = 5
 _FEWEST_CLASSES = 2
@@ -173,6 +174,7 @@ def _classified(scores: NDArray[Any], split: Split, *, source: str) -> Quality:
         scores=tuple(found),
         cohorts=_cohorts(split, ranks < 1, _share),
         calibration=calibration(probabilities(scores), labels),
+        per_sample=packed(ranks < 1),
     )
 
 
@@ -183,6 +185,7 @@ def _scored(scores: Floats, split: Split) -> Quality:
         samples=len(split),
         scores=(("score", mean_score(scores)),),
         cohorts=_cohorts(split, scores, mean_score),
+        per_sample=packed(scores),
     )
 
 

@@ -1,0 +1,100 @@
+"""Numbers, intervals, deployments and whole fronts in words."""
+
+from collections.abc import Iterator
+
+from optimizer.front.certainty import Verdict
+from optimizer.front.front import Candidate, Front
+from search_spaces.deployment import Deployment
+from search_spaces.metrics import METRICS
+from trials.measurement import Estimate
+from trials.outcome import Failed, Infeasible
+
+_SIGNIFICANT = 3
+_THOUSAND = 999.5  # rounds to 1,000
+_TIES_SHOWN = 2
+_SURE = 0.995  # rounds to 100 %
+
+
+def text_of(estimate: Estimate) -> str:
+    """Write a value with its interval, as ``1.23 [1.20, 1.27]``; ``∞`` where it is unbounded."""
+    low = "−∞" if estimate.low is None else number(estimate.low)
+    high = "∞" if estimate.high is None else number(estimate.high)
+    if estimate.low == estimate.value == estimate.high:
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{low}, {high}]"
+
+
+def number(value: float) -> str:
+    """Write a number with three significant digits, large ones whole and in thousands."""
+    if abs(value) >= _THOUSAND:
+        return f"{value:,.0f}"
+    return f"{value:.{_SIGNIFICANT}g}"
+
+
+def short(deployment: Deployment) -> str:
+    """Write a deployment in few characters, as ``cnn int8 b8 c2 threads=1``."""
+    options = " ".join(f"{name}={value}" for name, value in deployment.options)
+    return (
+        f"{deployment.variant} {deployment.precision.value} b{deployment.batch_size} "
+        f"c{deployment.concurrency} {options}"
+    ).rstrip()
+
+
+def label(metric: str) -> str:
+    """Return what people call a metric, with its unit."""
+    return METRICS[metric].label if metric in METRICS else metric
+
+
+def standing_of(candidate: Candidate) -> str:
+    """Write how surely a candidate is on the front, as ``25 % ≈41``.
+
+    The probability where it is known; behind ``≈`` the members that it cannot be told apart from;
+    ``?`` where it may miss a bound.
+    """
+    parts = [] if candidate.probability is None else [_percent(candidate.probability)]
+    shown = candidate.tied_with[:_TIES_SHOWN]
+    if shown:
+        more = ",…" if len(candidate.tied_with) > _TIES_SHOWN else ""
+        parts.append(f"≈{','.join(map(str, shown))}{more}")
+    if candidate.bounds is Verdict.UNDECIDED:
+        parts.append("?")
+    return " ".join(parts)
+
+
+def summary_of_front(front: Front) -> Iterator[str]:
+    """Yield the lines below the table: counts, hypervolume, and why deployments are missing."""
+    counts = {
+        "on the front": len(front.members),
+        "tied with it": len(front.ties),
+        "dominated": len(front.dominated),
+        "missing a bound": len(front.missed),
+        "infeasible": len(front.infeasible),
+        "failed": len(front.failed),
+    }
+    yield ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "no trials"
+    if front.candidates:
+        yield from _legend(front)
+        yield f"hypervolume {front.hypervolume:.3f} of the box around the measured deployments"
+    reasons: dict[str, int] = {}
+    for record in (*front.infeasible, *front.failed):
+        assert isinstance(record.outcome, Infeasible | Failed)
+        reason = f"{record.outcome.state} ({record.outcome.kind}): {record.outcome.reason}"
+        reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
+        yield f"{count} × {reason}"
+
+
+def _legend(front: Front) -> Iterator[str]:
+    yield "b is the batch size, c the concurrency; 95 % intervals in brackets; * is the knee"
+    if any(one.probability is not None for one in front.candidates):
+        yield "on front: how probable it is that the deployment belongs there"
+    if front.ties:
+        yield "≈ cannot be told apart from: beaten by these trials, but within the intervals"
+    if any(one.bounds is Verdict.UNDECIDED for one in front.candidates):
+        yield "? may miss a bound: its interval lies on both sides"
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 1 - _SURE:
+        return "<1 %"
+    return ">99 %" if _SURE < share < 1 else f"{share:.0%}".replace("%", " %")

@@ -1,0 +1,1 @@
+"""A study as one file that can be attached to a decision."""
