@@ -30,6 +30,7 @@ _LOOKS = (("#0072B2", "solid"), ("#009E73", "dashed"), ("#D55E00", "dotted"))
 _GREY = "#BBBBBB"
 _LEAST_BINS, _MOST_BINS = 20, 160  # fewer hide two humps, more cannot be seen
 _LABELLED_DECADES = 3  # beyond, labels between powers of ten would touch
+_LEAST_MS = 1e-6  # a nanosecond: no time at all has no place on a logarithmic axis
 _LEAST_WIDTH = 0.02  # decades shown on each side of latencies that are all alike
 
 
@@ -58,6 +59,7 @@ def figure_of_latencies(blocks: Sequence[Block], title: str) -> "Figure":
 
     estimates = quantiles(blocks, [level for _, level in _LEVELS])
     latencies_ms = np.concatenate([block.latencies_s for block in blocks]) * _MS_PER_S
+    latencies_ms = np.maximum(latencies_ms, _LEAST_MS)
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     edges_ms = _edges(latencies_ms)

@@ -73,8 +73,11 @@ def test_upper_limit_that_is_not_known_runs_to_the_edge() -> None:
     assert any("∞" in text for text in legend(blocks_of(a_tail(60), 3)))
 
 
-@pytest.mark.parametrize("latencies_s", [np.full(300, 2e-3), np.array([1e-6, 1e-6, 10.0])])
-def test_latencies_that_are_all_alike_or_seven_decades_apart_can_be_drawn(
+@pytest.mark.parametrize(
+    "latencies_s",
+    [np.full(300, 2e-3), np.array([1e-6, 1e-6, 10.0]), np.array([0.0, 1e-3, 2e-3]), np.zeros(9)],
+)
+def test_latencies_that_are_alike_far_apart_or_nothing_at_all_can_be_drawn(
     latencies_s: Seconds,
 ) -> None:
     content = png_of_latencies(blocks_of(latencies_s, 3), "odd")
