@@ -250,6 +250,7 @@ def test_store_is_listed_and_verified(here: Command) -> None:
     listed, verified = here("store", "list"), here("store", "verify")
 
     assert re.search(r"^engine +\w{12}", listed.out, re.MULTILINE)
+    assert re.search(r"^inspection +\w{12} .* engine=\w{12} *$", listed.out, re.MULTILINE)
     entries = re.search(r"^(\d+) entries, ", listed.out, re.MULTILINE)
     assert entries is not None
     assert verified.out == f"{entries[1]} entries are whole\n"

@@ -18,8 +18,11 @@ from search_spaces.deployment import Deployment, Precision, Scalar
 from trials.backend import Capabilities, EngineSpec, Option, Scope
 from trials.backends.ort_engine import TYPES, OrtEngine
 from trials.backends.ort_errors import mapped
+from trials.backends.ort_layers import layers_of
+from trials.backends.ort_log import INFO, overheard
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, UnsupportedError
+from trials.inspection import BuildLog, Layer, build_log
 
 _LEVELS = {
     "disable": "ORT_DISABLE_ALL",
@@ -82,7 +85,7 @@ class OrtBackend:
         """Return the versions of library and recipe, and the CPU that graphs are optimized for."""
         return (*_cpu(), ("onnxruntime", version("onnxruntime")), ("recipe", _RECIPE))
 
-    def build(self, model: Path, spec: EngineSpec, plan: Path) -> None:
+    def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Optimize the graph in a session of its own and save it.
 
         Raises:
@@ -91,14 +94,33 @@ class OrtBackend:
             FaultError: ONNX Runtime broke.
         """
         _refuse_precision(spec.precision)
-        level = str(dict(spec.options).get("graph_optimization", "all"))
-        options = _session_options(level=level)
+        options = _session_options(level=_level(spec))
         options.optimized_model_filepath = str(plan)
+        options.log_severity_level = INFO
         source: str | bytes = str(model)
-        if spec.precision is Precision.INT8 and level in _FUSING_LEVELS:
+        if _is_made_unsigned(spec):
             source = _unsigned(model)
-        with mapped(f"building {model.name} for {spec.precision}"):
+        with mapped(f"building {model.name} for {spec.precision}"), overheard() as lines:
             _refuse_types(_session(source, options))
+        return build_log(lines)
+
+    def inspect(self, model: Path, spec: EngineSpec, plan: Path) -> tuple[Layer, ...]:
+        """Read the layers from the saved graph, and their origin from the model's.
+
+        Raises:
+            FaultError: The plan is not a saved graph.
+        """
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # no types
+
+        try:
+            optimized = onnx.load_model(plan, load_external_data=False)
+        except (OSError, DecodeError) as error:
+            raise FaultError(f"{plan.name} is no engine of ONNX Runtime: {error}") from error
+        given = onnx.load_model(model, load_external_data=False)
+        if _is_made_unsigned(spec):
+            use_unsigned(given)
+        return layers_of(given, optimized)
 
     def load(self, plan: Path, deployment: Deployment) -> OrtEngine:
         """Load a saved graph as it is.
@@ -117,6 +139,14 @@ class OrtBackend:
                 return OrtEngine(_session(str(plan), options))
         except UnsupportedError as error:  # it was supported when it was built
             raise FaultError(f"{error}; the engine file is damaged") from error
+
+
+def _level(spec: EngineSpec) -> str:
+    return str(dict(spec.options).get("graph_optimization", "all"))
+
+
+def _is_made_unsigned(spec: EngineSpec) -> bool:
+    return spec.precision is Precision.INT8 and _level(spec) in _FUSING_LEVELS
 
 
 def _session_options(*, level: str) -> Any:
