@@ -224,3 +224,31 @@ class Backend(Protocol):
             FaultError: The runtime broke or the file is not one of its engines.
         """
         ...
+
+    def peak_memory(
+        self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
+    ) -> int | None:
+        """Say how much memory a server needs for a deployment, beyond its idle runtime.
+
+        Of whatever the backend's engines live in: the resident memory of a process, or the memory
+        of a device. With ``concurrency`` requests in flight, each with inputs and outputs like the
+        batch's. The same, to 5 % and half a megabyte, whatever this process did before.
+
+        Called when no engine is loaded and nothing is measured; it may load the engine again, in
+        this process or in a fresh one.
+
+        Args:
+            plan: The built engine.
+            deployment: How it is served.
+            batch: Inputs of one request, by name.
+            deadline_s: After which it is given up, seconds.
+
+        Returns:
+            Bytes, > 0; None where the backend cannot tell, and then there is no such metric.
+
+        Raises:
+            UnsupportedError: The engine does not take inputs of this shape.
+            MemoryLimitError: It does not fit.
+            FaultError: It broke, or took longer than the deadline.
+        """
+        ...

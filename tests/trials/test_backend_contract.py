@@ -289,3 +289,31 @@ def test_loading_takes_every_serving_option(case: Case, plan: Path) -> None:
                 engine = case.backend.load(plan, deployment)
                 assert engine.infer(case.batches[0])
                 engine.close()
+
+
+def test_memory_grows_with_the_requests_in_flight(case: Case, plan: Path) -> None:
+    def needed_bytes(concurrency: int) -> int:
+        deployment = replace(case.deployment, concurrency=concurrency)
+        told = case.backend.peak_memory(plan, deployment, case.batches[0], deadline_s=60)
+        assert told is not None
+        return told
+
+    one, four = needed_bytes(1), needed_bytes(4)
+
+    batch_bytes = sum(array.nbytes for array in case.batches[0].values())
+    assert one > 0
+    assert four - one >= 3 * batch_bytes
+
+
+def test_memory_is_the_same_whatever_was_done_before(case: Case, plan: Path) -> None:
+    """To 5 % and half a megabyte is promised; alone on a machine it is to some pages."""
+    first = case.backend.peak_memory(plan, case.deployment, case.batches[0], deadline_s=60)
+    engines = [case.backend.load(plan, case.deployment) for _ in range(3)]
+    for engine in engines:
+        engine.infer(case.batches[0])
+        engine.close()
+
+    again = case.backend.peak_memory(plan, case.deployment, case.batches[1], deadline_s=60)
+
+    assert first is not None
+    assert again == pytest.approx(first, abs=65_536)

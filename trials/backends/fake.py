@@ -177,6 +177,22 @@ class FakeBackend:
         _check_memory(model, batch_size=deployment.batch_size, concurrency=deployment.concurrency)
         return FakeEngine(model, deployment, fault=content.fault)
 
+    def peak_memory(
+        self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
+    ) -> int:
+        """Compute what serving takes on the made-up device, bytes.
+
+        Raises:
+            FaultError: The file is not a plan of this backend.
+        """
+        del batch, deadline_s
+        model = _read_plan(plan).model()
+        return round(
+            model.memory_bytes(
+                batch_size=deployment.batch_size, concurrency=deployment.concurrency
+            )
+        )
+
 
 class FakeEngine:
     """The arithmetic of one deployment; see :class:`trials.backend.Engine`."""
