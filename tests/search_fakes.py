@@ -7,8 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.front.front import Front
+from optimizer.search.budget import Budget
+from optimizer.search.sampler_name import SamplerName
+from optimizer.search.samplers import sampler_named
+from optimizer.search.search import Search
 from optimizer.study.records import TrialRecord
+from optimizer.study.storage import open_storage
+from optimizer.study.study import SearchStudy, open_study
+from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
+from search_spaces.space import SearchSpace
 from trials.bench import BenchFacts
 from trials.measurement import (
     Block,
@@ -169,6 +177,28 @@ class ListeningView:
     def note(self, text: str) -> None:
         """Remember the note."""
         self.notes.append(text)
+
+
+def searched(
+    workspace: Workspace,
+    space: SearchSpace,
+    *,
+    trials: int,
+    answer: Callable[[Deployment], Outcome] = measured,
+) -> SearchStudy:
+    """Search a space in a workspace with a :class:`FormulaRunner`, in random order."""
+    workspace.create()
+    url = workspace.storage_url
+    study = open_study(open_storage(url, workspace), url, "tiny", space=space, facts=FACTS)
+    study.study.sampler, _ = sampler_named(
+        SamplerName.RANDOM, study.encoding, seed=0, trials=None, repeats=False
+    )
+    runner, view = FormulaRunner(answer=answer), ListeningView()
+    Search(study, runner=runner, workspace=workspace, tracker=None, view=view).run(
+        Budget(trials=trials)
+    )
+    study.refresh()
+    return study
 
 
 def infeasible(deployment: Deployment) -> Infeasible:

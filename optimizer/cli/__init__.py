@@ -10,7 +10,15 @@ from typing import Annotated
 
 import typer
 
-from optimizer.cli import authoring, harvest, health, reporting, searching, storekeeping
+from optimizer.cli import (
+    authoring,
+    harvest,
+    health,
+    looking,
+    reporting,
+    searching,
+    storekeeping,
+)
 
 app = typer.Typer(
     name="trifront",
@@ -27,7 +35,8 @@ app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(reporting.report)
 app.command()(harvest.export)
-app.command()(harvest.dashboard)
+app.command()(looking.dashboard)
+app.command()(looking.ui)
 app.command()(harvest.studies)
 app.command()(authoring.init)
 app.command()(authoring.check)

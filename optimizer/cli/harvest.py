@@ -1,4 +1,4 @@
-"""``trifront front``, ``show``, ``export``, ``dashboard`` and ``studies``."""
+"""``trifront front``, ``show``, ``export`` and ``studies``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -177,33 +177,6 @@ def export(
         bundle = export_bundle(record, found, lambda: worker.prepare(deployment), to)
     for file in bundle.files:
         typer.echo(file)
-
-
-def dashboard(
-    *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
-    workspace: WorkspaceOption = WORKSPACE,
-    storage: StorageOption = None,
-) -> None:
-    """Look at the studies in optuna-dashboard, read-only, on this machine.
-
-    Examples:
-
-      trifront dashboard
-
-      trifront dashboard --port 9000
-    """
-    from optimizer.dashboard.server import serve_dashboard
-    from optimizer.wiring import place_at, study_at
-
-    place = place_at(workspace, storage)
-    study_at(place, None)  # an empty page would not say what is missing
-    serve_dashboard(
-        place.url,
-        host="127.0.0.1",
-        port=port,
-        on_ready=lambda address: typer.echo(f"dashboard at {address}, Ctrl-C ends it", err=True),
-    )
 
 
 def studies(

@@ -1,7 +1,6 @@
-"""optuna-dashboard over a study, for looking only, in the units that people read.
+"""Serve the dashboard: on this machine, or to others with a password.
 
-Three things stand between Optuna 5 and a page that tells the truth, and all are mended here and
-in ``study_view``:
+Three things stand between Optuna 5 and a page that tells the truth, all mended in this package:
 
 - the page looks for constraints in one list, Optuna 5 keeps each under its own name; and its list
   of best trials knows no constraints at all. Unmended, a deployment that misses its bounds or
@@ -9,120 +8,124 @@ in ``study_view``:
 - samplers see log10 of latency and throughput. The page shows milliseconds and samples/s.
 - a deployment that cannot run is told to the sampler with made-up values. The page shows none.
 
-optuna-dashboard has no read-only mode: an anonymous DELETE removes a study. So there are two
-doors, both shut: a gate that lets no writing request in, and a storage that refuses to write.
+There are two doors, both shut unless writes are allowed: a gate that lets no writing request in,
+and a storage that refuses to write.
 """
 
 import errno
 import socket
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import ip_address
-from pathlib import Path
+from dataclasses import dataclass
 from socketserver import ThreadingMixIn
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from optuna.storages import BaseStorage
-
-from optimizer.dashboard.study_view import StudyView, feasible_front
+from optimizer.dashboard.app import Dashboard
+from optimizer.dashboard.artifacts import BlocksProvider, TrialArtifacts
+from optimizer.dashboard.gate import Gate, is_loopback
+from optimizer.dashboard.password import VARIABLE, Doorkeeper
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.study.storage import existing_storage
+from optimizer.workspace import Workspace
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
 
-_READING = ("GET", "HEAD")  # the page needs nothing else to render: all its POSTs write
-# The contour page pairs values with the parameters of other trials as soon as one trial has no
-# values (every failed one): it counts those with values, but looks up in all. Code of 0.21.
-CONTOUR_FAULT = b"const s=hb(a,r),l=hb(a,n),"
-_CONTOUR_MEND = b"const s=hb(o,r),l=hb(o,n),"
-_SCRIPT = "/static/bundle.js"
+_PATIENCE_S = 60.0  # a visitor who sends nothing for so long gives the thread back
 
 
-def serve_dashboard(
-    storage_url: str, *, host: str, port: int, on_ready: Callable[[str], None]
-) -> None:
-    """Serve the dashboard until SIGINT.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where the dashboard listens, and to whom it opens.
+
+    Attributes:
+        host: An address of this machine; one that others reach needs a password.
+        port: TCP port; 0 picks a free one.
+        password: None for a loopback address that everybody on this machine may use.
+        allow_writes: Let notes and preferences through, and studies be made and deleted.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    password: bytes | None = None
+    allow_writes: bool = False
+
+    def check(self) -> None:
+        """See that nobody else reaches a dashboard that has no password.
+
+        Raises:
+            UsageError: The host is not a loopback address, and there is no password.
+        """
+        if self.password is None and not is_loopback(self.host):
+            raise UsageError(
+                f"without a password the dashboard is not served on {self.host}",
+                hint=f"put one into {VARIABLE} or a file for --password-file; "
+                "or use 127.0.0.1, and from elsewhere: ssh -L PORT:127.0.0.1:PORT",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDashboard:
+    """A dashboard that listens.
+
+    Attributes:
+        address: Of the page.
+        server: Its server; connections wait until :meth:`serve` is called.
+        dashboard: What it serves.
+    """
+
+    address: str
+    server: WSGIServer
+    dashboard: Dashboard
+
+    def serve(self) -> None:
+        """Answer until SIGINT."""
+        Thread(target=self.dashboard.warm_up, daemon=True).start()
+        with suppress(KeyboardInterrupt):  # the way to end it
+            self.server.serve_forever()
+
+
+@contextmanager
+def opened_dashboard(
+    storage_url: str, workspace: Workspace, door: Door
+) -> Iterator[OpenDashboard]:
+    """Listen for visitors of the dashboard, and stop whatever happens.
 
     Args:
         storage_url: Optuna storage of the studies; it must exist.
-        host: A loopback address, for there is no password.
-        port: TCP port; 0 picks a free one.
-        on_ready: Called with the page's address once requests are answered.
+        workspace: Where raw blocks lie.
+        door: Where to listen.
 
     Raises:
-        UsageError: The host is not a loopback address.
+        UsageError: Others would reach it without a password.
         StorageError: The storage does not exist or cannot be reached.
         OptimizerError: The port is taken.
     """
-    from optuna.storages import _CachedStorage
-
-    if not _is_loopback(host):
-        raise UsageError(
-            f"the dashboard has no password and is not served on {host}",
-            hint="use 127.0.0.1, and from elsewhere: ssh -L PORT:127.0.0.1:PORT",
-        )
-    app = dashboard_app(_CachedStorage(existing_storage(storage_url)))
-    with _listening(app, host=host, port=port) as server:
-        shown = f"[{host}]" if ":" in host else host
-        on_ready(f"http://{shown}:{server.server_port}/dashboard/")
-        with suppress(KeyboardInterrupt):  # the way to end it
-            server.serve_forever()
-
-
-def dashboard_app(storage: BaseStorage) -> "WSGIApplication":
-    """Make the page of all studies in a storage, which nobody can change through it."""
-    from optuna_dashboard import _app
-
-    # the one place where optuna-dashboard is adapted: both functions know no constraints, and the
-    # first costs seconds per poll from 2,000 trials on
-    _app.get_pareto_front_trials = feasible_front
-    _app.get_param_importance_from_trials_cache = _importances
-    return _Gate(_app.create_app(StudyView(storage)), script=_mended_script())
-
-
-class _Gate:
-    """WSGI middleware that lets reading requests through, and no others."""
-
-    def __init__(self, app: "WSGIApplication", *, script: bytes) -> None:
-        self._app = app
-        self._script = script
-
-    def __call__(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
-        method = environ["REQUEST_METHOD"]
-        if method == "GET" and environ["PATH_INFO"] == _SCRIPT:
-            return _answer(start_response, "200 OK", "text/javascript", self._script)
-        if method in _READING:
-            return self._app(environ, start_response)
-        refusal = b"this dashboard only looks; a study is changed by trifront itself\n"
-        return _answer(start_response, "405 Method Not Allowed", "text/plain", refusal)
-
-
-def _answer(
-    start_response: "StartResponse", status: str, content_type: str, body: bytes
-) -> Iterable[bytes]:
-    start_response(
-        status,
-        [
-            ("Allow", ", ".join(_READING)),
-            ("Content-Type", f"{content_type}; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-        ],
+    door.check()
+    dashboard = Dashboard(
+        existing_storage(storage_url),
+        TrialArtifacts([BlocksProvider(workspace)]),
+        url=storage_url,
+        allow_writes=door.allow_writes,
     )
-    return [body]
-
-
-def _mended_script() -> bytes:
-    from optuna_dashboard._app import STATIC_DIR
-
-    return (Path(STATIC_DIR) / "bundle.js").read_bytes().replace(CONTOUR_FAULT, _CONTOUR_MEND)
+    doorkeeper = None if door.password is None else Doorkeeper(door.password)
+    gate = Gate(dashboard, doorkeeper=doorkeeper, allow_writes=door.allow_writes)
+    with _listening(gate, door) as server:
+        shown = f"[{door.host}]" if ":" in door.host else door.host
+        address = f"http://{shown}:{server.server_port}/dashboard/"
+        yield OpenDashboard(address=address, server=server, dashboard=dashboard)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True  # a browser that keeps a connection open does not keep us from ending
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of visitors who went away before the answer was sent."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _SixServer(_Server):
@@ -130,41 +133,22 @@ class _SixServer(_Server):
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = _PATIENCE_S
+
     def log_message(self, *_: object) -> None:
         """Log no requests: the page polls, and stderr belongs to the command."""
 
 
-def _importances(*arguments: Any) -> Any:
-    """Compute importances from what the sampler was told.
-
-    They rest on ranks, so units do not matter, and a parameter that makes a deployment impossible
-    should count. The original would fail on completed trials without values.
-    """
-    from optuna_dashboard._importance import get_param_importance_from_trials_cache as original
-
-    cache, view, study_id, objective, _ = arguments
-    told = view.told.get_all_trials(study_id, deepcopy=False)
-    return original(cache, view.told, study_id, objective, told)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 @contextmanager
-def _listening(app: "WSGIApplication", *, host: str, port: int) -> Iterator[WSGIServer]:
-    family = _SixServer if ":" in host else _Server
+def _listening(app: "WSGIApplication", door: Door) -> Iterator[WSGIServer]:
+    family = _SixServer if ":" in door.host else _Server
     try:
-        server = family((host, port), _Quiet)
+        server = family((door.host, door.port), _Quiet)
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
+        where = f"{door.host}:{door.port}"
         raise OptimizerError(
-            f"port {port} on {host} is taken" if taken else f"{host}:{port}: {error.strerror}",
+            f"port {door.port} on {door.host} is taken" if taken else f"{where}: {error.strerror}",
             hint="choose another one with --port, or --port 0 for any that is free",
         ) from error
     try:

@@ -26,6 +26,7 @@ from trials.outcome import Completed
 from trials.scoring.sample_scores import unpacked
 
 _LEVEL = 0.05  # of a two-sided test, as of the intervals
+_FIRST_ROOM = 64
 
 
 class Verdict(StrEnum):
@@ -107,6 +108,8 @@ class Certainty:
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self._names = [objective.metric.name for objective in objectives]
         self._known: list[Weighed] = []
+        # lower and upper limits of the known, with room that is doubled when it is full
+        self._limits = np.empty((2, _FIRST_ROOM, len(self._names)))
         self._gaps: dict[tuple[str, str], float] = {}
         self._scores: dict[str, NDArray[np.float64]] = {}
 
@@ -118,19 +121,26 @@ class Certainty:
         Returns:
             Which of the others it beats, and which of them beat it; both of shape ``(others,)``.
         """
-        shape = (len(self._known), len(self._names))
-        low = np.array([other.low for other in self._known]).reshape(shape)
-        high = np.array([other.high for other in self._known]).reshape(shape)
+        low, high = self._limits[:, : len(self._known)]
         better, no_worse = one.high < low, one.high <= low
         worse, no_better = high < one.low, high <= one.low
         for column, name in enumerate(self._names):
+            if name not in one.scored:
+                continue
             gaps = [self._known_gap(one, other, name) for other in self._known]
             rows = [row for row, gap in enumerate(gaps) if gap is not None]
             gap = np.array([gaps[row] for row in rows], dtype=float)
             better[rows, column], no_worse[rows, column] = gap > 0, gap >= 0
             worse[rows, column], no_better[rows, column] = gap < 0, gap <= 0
-        self._known.append(one)
+        self._remember(one)
         return _all_told(better, no_worse), _all_told(worse, no_better)
+
+    def _remember(self, one: Weighed) -> None:
+        count, room = len(self._known), self._limits.shape[1]
+        if count == room:
+            self._limits = np.concatenate([self._limits, np.empty_like(self._limits)], axis=1)
+        self._limits[:, count] = one.low, one.high
+        self._known.append(one)
 
     def _known_gap(self, one: Weighed, other: Weighed, name: str) -> float | None:
         """Say how two engines' scores differ, where more is known than intervals tell.
@@ -140,7 +150,7 @@ class Certainty:
             that cannot be told, None where there is nothing to go by but the intervals.
         """
         ours, theirs = one.quality, other.quality
-        if name not in one.scored or ours is None or theirs is None:
+        if ours is None or theirs is None:
             return None
         if ours.split_digest != theirs.split_digest:
             return None

@@ -148,9 +148,12 @@ class FrontKeeper:
         )
         others = list(self._judged.values())
         beats, beaten_by = self._certainty.add(one.weight)
-        for other, is_beaten, is_better in zip(others, beats, beaten_by, strict=True):
-            other.is_beaten |= bool(is_beaten) and one.bounds is Verdict.MEETS
-            one.is_beaten |= bool(is_better) and other.bounds is Verdict.MEETS
+        if one.bounds is Verdict.MEETS:
+            for row in np.flatnonzero(beats):
+                others[row].is_beaten = True
+        one.is_beaten = any(
+            others[row].bounds is Verdict.MEETS for row in np.flatnonzero(beaten_by)
+        )
         self._judged[record.uid] = one
         return one
 

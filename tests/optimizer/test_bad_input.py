@@ -589,7 +589,9 @@ def test_sqlite_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) ->
     assert ran.written == ()
 
 
-@pytest.mark.parametrize("command", [("front",), ("show", "0"), ("studies",), ("dashboard",)])
+@pytest.mark.parametrize(
+    "command", [("front",), ("show", "0"), ("studies",), ("dashboard",), ("ui",)]
+)
 def test_reading_a_storage_that_is_not_there_does_not_make_it(
     command: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -790,7 +792,14 @@ def test_export_into_a_folder_that_is_not_empty_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize(
     "command",
-    [("front",), ("show", "0"), ("export", "knee", "--to", "d"), ("studies",), ("dashboard",)],
+    [
+        ("front",),
+        ("show", "0"),
+        ("export", "knee", "--to", "d"),
+        ("studies",),
+        ("dashboard",),
+        ("ui",),
+    ],
 )
 def test_looking_before_any_search_says_how_to_begin_one(
     command: tuple[str, ...], tmp_path: Path

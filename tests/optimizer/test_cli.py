@@ -24,7 +24,7 @@ from search_spaces.catalog import SHIPPED, space_path
 TRIALS = "15"
 COMMANDS = (
     *("search", "front", "show", "export", "dashboard", "studies", "init", "check", "schema"),
-    *("doctor", "report"),
+    *("doctor", "report", "ui"),
     *("store list", "store verify", "store prune"),
 )
 

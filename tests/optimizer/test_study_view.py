@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import optuna
 import pytest
@@ -7,11 +8,18 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from optuna_dashboard._note import get_note_from_system_attrs, save_note_with_version
+from search_fakes import infeasible, searched
 
-from optimizer.dashboard.study_view import StudyView, feasible_front
+from optimizer.dashboard.study_view import StudyView
+from optimizer.dashboard.translation import feasible_front
 from optimizer.errors import StorageError
 from optimizer.study.records import json_from_outcome
+from optimizer.study.storage import existing_storage
+from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
+from search_spaces.space import SearchSpace
 from trials.outcome import Environment, Infeasible
 
 COSTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), max_size=12)
@@ -138,3 +146,91 @@ def test_nothing_can_be_written_through_the_view() -> None:
         view.delete_study(study._study_id)
     with pytest.raises(StorageError, match="only looks"):
         optuna.load_study(study_name=study.study_name, storage=view).ask()
+
+
+def test_writes_are_passed_on_where_they_are_allowed() -> None:
+    storage = InMemoryStorage()
+    study = a_study(storage, "ece")
+    view = StudyView(storage, allow_writes=True)
+
+    view.set_study_system_attr(study._study_id, "dashboard:note_ver", 1)
+
+    assert storage.get_study_system_attrs(study._study_id)["dashboard:note_ver"] == 1
+
+
+def test_study_of_ours_comes_with_a_note_and_figures_that_nobody_wrote(
+    space: SearchSpace, tmp_path: Path
+) -> None:
+    workspace = Workspace(root=tmp_path / "work")
+    study = searched(workspace, space, trials=6)
+    view = StudyView(existing_storage(workspace.storage_url))
+    study_id = study.study._study_id
+
+    attributes = view.get_study_system_attrs(study_id)
+
+    assert get_note_from_system_attrs(attributes, None)["body"].startswith("# tiny")
+    assert get_plotly_graph_objects(attributes).keys() == {"front-2d", "front-3d"}
+    stored = study.study._storage.get_study_system_attrs(study_id)
+    assert not [name for name in stored if name.startswith("dashboard:")]
+
+
+def test_note_and_figures_follow_the_search(space: SearchSpace, tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path / "work")
+    study_id = searched(workspace, space, trials=4).study._study_id
+    view = StudyView(existing_storage(workspace.storage_url))
+
+    before = view.get_study_system_attrs(study_id)
+    searched(workspace, space, trials=9)
+    after = view.get_study_system_attrs(study_id)
+
+    assert " of 4 trials on the front" in get_plotly_graph_objects(before)["front-2d"]
+    assert " of 9 trials on the front" in get_plotly_graph_objects(after)["front-2d"]
+
+
+def test_note_that_somebody_wrote_wins_until_it_is_emptied(
+    space: SearchSpace, tmp_path: Path
+) -> None:
+    workspace = Workspace(root=tmp_path / "work")
+    study_id = searched(workspace, space, trials=4).study._study_id
+    view = StudyView(existing_storage(workspace.storage_url), allow_writes=True)
+
+    save_note_with_version(view, study_id, None, 1, "ship it" * 500)
+    written = get_note_from_system_attrs(view.get_study_system_attrs(study_id), None)
+    save_note_with_version(view, study_id, None, 2, "")
+    emptied = get_note_from_system_attrs(view.get_study_system_attrs(study_id), None)
+
+    assert written == {"version": 1, "body": "ship it" * 500}
+    assert emptied["version"] == 2
+    assert emptied["body"].startswith("# tiny")
+
+
+def test_study_that_gets_the_number_of_a_deleted_one_shows_its_own_trials(
+    space: SearchSpace, tmp_path: Path
+) -> None:
+    """SQLite gives numbers of studies and trials anew: old trials under them would be a lie."""
+    workspace = Workspace(root=tmp_path / "work")
+    first = searched(workspace, space, trials=5)
+    view = StudyView(existing_storage(workspace.storage_url))
+    before = view.look(first.study._study_id)
+
+    optuna.delete_study(study_name="tiny", storage=workspace.storage_url)
+    second = searched(workspace, space, trials=3, answer=infeasible)
+    after = view.look(second.study._study_id)
+
+    assert second.study._study_id == first.study._study_id
+    assert {trial.user_attrs["outcome"] for trial in before.trials} == {"completed"}
+    assert [trial.user_attrs["outcome"] for trial in after.trials] == ["infeasible"] * 3
+    assert after.known is not None
+    assert after.known.harvest().front.members == ()
+
+
+def test_study_that_is_gone_is_not_found(space: SearchSpace, tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path / "work")
+    study = searched(workspace, space, trials=2)
+    view = StudyView(existing_storage(workspace.storage_url))
+    view.look(study.study._study_id)
+
+    optuna.delete_study(study_name="tiny", storage=workspace.storage_url)
+
+    with pytest.raises(KeyError):
+        view.look(study.study._study_id)
