@@ -340,11 +340,11 @@ class Trial:
 def _row(one: Candidate) -> dict[str, object]:
     from optimizer.front.data import rows_of_records
 
-    standing = {
+    standing: dict[str, object] = {
         "member": one.is_member,
         "probability": one.probability,
         "tied_with": list(one.tied_with),
         "bounds": one.bounds.value,
     }
     (row,) = rows_of_records([one.record])
-    return {"trial": row.pop("trial")} | standing | row
+    return {"trial": row.pop("trial"), **standing, **row}

@@ -120,7 +120,7 @@ def order_statistics(latencies: Floats, level: float, random: np.random.Generato
     """Take requests for independent: binomial ranks."""
     del random
     ordered = np.sort(latencies, axis=None)
-    low, high = stats.binom.ppf((0.025, 0.975), ordered.size, level).astype(int)
+    low, high = (int(stats.binom.ppf(end, ordered.size, level)) for end in (0.025, 0.975))
     return ordered[max(0, low - 1)], ordered[min(ordered.size - 1, high)]
 
 
@@ -171,7 +171,8 @@ def truths_of(process: Process, shape: Shape) -> Floats:
     random = np.random.default_rng(2**32)
     rounds = math.ceil(TRUTH_REQUESTS / (shape.blocks * shape.requests))
     pooled = np.concatenate([process(random, shape).ravel() for _ in range(rounds)])
-    return np.quantile(pooled, LEVELS)
+    truths: Floats = np.quantile(pooled, LEVELS)
+    return truths
 
 
 def lines(repetitions: int, shape: Shape) -> Iterator[str]:
