@@ -6,9 +6,9 @@ from the protocols; ``tests/trials/test_backend_contract.py`` holds every one of
 
 The life of an engine::
 
-    capabilities() → build(model, spec, plan) → load(plan, deployment, …) → Engine
-                     inspect(model, spec, plan)    once per trial
-                     once per EngineSpec
+    capabilities() → build(model, spec, plan) → load(plan, deployment) → Engine
+                     inspect(model, spec, plan)    peak_memory(plan, deployment, …)
+                     once per EngineSpec           once per trial
 """
 
 from collections.abc import Callable, Mapping, Sequence

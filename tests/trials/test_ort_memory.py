@@ -1,6 +1,7 @@
 """Memory of serving on ONNX Runtime: what counts, what does not, and what is left behind."""
 
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from search_spaces.deployment import Deployment, Precision
 from trials.backend import EngineSpec, Tensors
 from trials.backends.ort import OrtBackend
+from trials.backends.ort_memory import Rehearsal, bring_up, rehearse
 from trials.errors import DeadlineError, FaultError, UnsupportedError
 from trials.measuring.memory import is_told
 
@@ -120,6 +122,29 @@ def test_outputs_whose_shape_depends_on_the_data_are_served(
     needed = needed_bytes(built(model), {"x": np.arange(8).reshape(2, 4)}, concurrency=3)
 
     assert 0 < needed < _MB
+
+
+def test_request_that_cannot_be_held_is_a_fault_and_no_number(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As if ONNX Runtime did not warn: here the output has the shape that it declares."""
+    model = write_model(
+        [helper.make_node("Identity", ["x"], ["trifront.pause"])],
+        inputs={"x": ("batch", 1)},
+        outputs={"trifront.pause": ("batch", 1)},
+    )
+    np.save(tmp_path / "x.npy", ROW["x"])
+
+    with pytest.raises(FaultError, match="did not warn of an output's shape"):
+        rehearse(Rehearsal(plan=model, deployment=_POINT, inputs=(("x", tmp_path / "x.npy"),)))
+
+
+def test_runtime_is_brought_up_without_leaving_a_thread() -> None:
+    before = threading.active_count()
+
+    bring_up()
+
+    assert threading.active_count() == before
 
 
 def test_batch_that_the_engine_does_not_take_is_unsupported(fixed_model: Path) -> None:
