@@ -116,17 +116,24 @@ def _facts(
     return DraftFacts(
         name=model.stem,
         model=_from(folder, model),
-        inputs=tuple(
-            DraftInput(name=one.name, dtype=one.dtype, shape=one.shape) for one in facts.inputs
-        ),
+        inputs=_inputs(facts, dataset),
         opset=facts.opset,
         fixed_batch=facts.batch_size,
         data=_from(folder, data),
-        data_dtype=str(dataset.search.arrays[0][1].dtype),
         samples=len(labels),
         classes=int(labels.max()) + 1 if is_classes else None,
         cores=_cores(),
         images=None if images.size is None else (images.size, images.color),
+    )
+
+
+def _inputs(facts: ModelFacts, dataset: Dataset) -> tuple[DraftInput, ...]:
+    stored = {name: array.dtype.name for name, array in dataset.search.arrays}
+    if len(facts.inputs) == 1 and "" in stored:
+        stored = {facts.inputs[0].name: stored[""]}
+    return tuple(
+        DraftInput(name=one.name, dtype=one.dtype, shape=one.shape, stored=stored.get(one.name))
+        for one in facts.inputs
     )
 
 

@@ -29,7 +29,7 @@ _LIMIT_MS = 20.0  # what isolation may cost a trial
 _BLOCKS = 20
 _REQUESTS = 5_000
 _STARTS = 5
-_PHASES = ("prepare", "load", "measure", "score")
+_PHASES = ("prepare", "load", "measure", "score", "memory")
 _MS_PER_S = 1e3
 
 

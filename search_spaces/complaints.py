@@ -21,6 +21,8 @@ from search_spaces.errors import SpaceError
 from search_spaces.field_types import COMPLAINT, shown
 from search_spaces.spelling import did_you_mean
 from search_spaces.task_document import (
+    ALIKE,
+    EACH,
     FILES,
     ONE,
     FilesDocument,
@@ -115,7 +117,7 @@ def _key(place: _Place) -> str:
     for part in place:
         if isinstance(part, int):
             key += f"[{part}]"
-        elif part in {FILES, ONE, "[key]"}:
+        elif part in {FILES, ONE, ALIKE, EACH, "[key]"}:
             continue
         else:
             word = part if part.isprintable() else shown(part)

@@ -9,6 +9,8 @@ import json
 import re
 from dataclasses import dataclass
 
+from search_spaces.space import is_floating
+
 _MOST_BATCH = 32  # beyond it a CPU gains no throughput and loses latency
 _LONGEST_NAME = 64
 _BYTE = 0.00392156862745098  # 1/255, to the digits that a double holds
@@ -24,11 +26,13 @@ class DraftInput:
     Attributes:
         dtype: NumPy name of its type.
         shape: With the batch dimension; None is a free dimension.
+        stored: NumPy name of the type that its samples are stored in, None where there are none.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    stored: str | None
 
     def __str__(self) -> str:
         sizes = ", ".join("free" if size is None else str(size) for size in self.shape)
@@ -46,7 +50,6 @@ class DraftFacts:
         opset: Version of the default operator set.
         fixed_batch: The only batch size that the model takes, None where it is free.
         data: Path of the npz file or image folder as the space file shall name it.
-        data_dtype: NumPy name of the stored samples' type.
         samples: Number of samples.
         classes: Number of classes, None where the labels are none; then a custom task is drafted.
         cores: CPU cores that may be used here, >= 1.
@@ -59,7 +62,6 @@ class DraftFacts:
     opset: int
     fixed_batch: int | None
     data: str
-    data_dtype: str
     samples: int
     classes: int | None
     cores: int
@@ -128,24 +130,41 @@ def _kind(facts: DraftFacts) -> str:
 
 
 def _preprocess(facts: DraftFacts) -> str:
-    dtype = facts.inputs[0].dtype
-    bytes_wanted_as_floats = facts.data_dtype == "uint8" and dtype.startswith("float")
+    bytes_wanted_as_floats = any(
+        each.stored == "uint8" and is_floating(each.dtype) for each in facts.inputs
+    )
     scale, reason = (_BYTE, "1/255: bytes to [0, 1]") if bytes_wanted_as_floats else (1.0, "as is")
     described = "; ".join(str(each) for each in facts.inputs)
     size, color = facts.images or ((224, 224), "rgb")
     optional = "# " if facts.images is None else ""
     return f"""\
-  # From stored samples ({facts.data_dtype}) to model inputs: (x * scale - mean) / std.
+  # From stored samples ({_stored(facts)}) to model inputs: (x * scale - mean) / std.
   # The model wants {described}.
   # Give it what it was trained with, or the accuracy will be low for no good reason.
   preprocess:
-    dtype: {dtype}
+    dtype: {_types(facts)}
     scale: {scale!r} # {reason}
     # mean: [0.485, 0.456, 0.406] # one per channel
     # std: [0.229, 0.224, 0.225]
     {optional}size: {_list(list(size))} # height and width, for a folder of images
     {optional}color: {color} # rgb or gray, for a folder of images
 """
+
+
+def _stored(facts: DraftFacts) -> str:
+    """Say in what types the samples are stored; by input where they differ."""
+    found = {each.name: each.stored for each in facts.inputs if each.stored is not None}
+    if len(set(found.values())) == 1:
+        return next(iter(found.values()))
+    return ", ".join(f"{_quoted(name)} {dtype}" for name, dtype in found.items()) or "none"
+
+
+def _types(facts: DraftFacts) -> str:
+    """Write the inputs' type, or a mapping where they are of several."""
+    if len({each.dtype for each in facts.inputs}) == 1:
+        return facts.inputs[0].dtype
+    each = ", ".join(f"{_quoted(one.name)}: {one.dtype}" for one in facts.inputs)
+    return f"{{{each}}} # scale, mean and std are for the floating ones"
 
 
 def _variants(facts: DraftFacts) -> str:

@@ -61,7 +61,7 @@ def first_difference(old: Mapping[str, object], new: Mapping[str, object]) -> st
 
 
 def _task(space: SearchSpace, digests: Mapping[str, str]) -> dict[str, object]:
-    preprocessing = asdict(space.task.preprocessing)
+    preprocessing = asdict(space.task.preprocessing) | {"dtype": _types(space)}
     code = {"metric_code": digests["code:metric"]} if "code:metric" in digests else {}
     return {
         "kind": space.task.kind.value,
@@ -75,6 +75,15 @@ def _task(space: SearchSpace, digests: Mapping[str, str]) -> dict[str, object]:
             for name, value in sorted(preprocessing.items())
         },
     }
+
+
+def _types(space: SearchSpace) -> object:
+    """Reduce types that are given by input to one where they are all the same."""
+    dtype = space.task.preprocessing.dtype
+    if isinstance(dtype, str):
+        return dtype
+    kinds = {kind for _, kind in dtype}
+    return dict(dtype) if len(kinds) > 1 else kinds.pop()
 
 
 def _variant(name: str, digests: Mapping[str, str], *, torch: bool) -> dict[str, object]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
+from typing import TypeAlias
 
 from search_spaces.deployment import Deployment, Scalar, deployment_from_axes
 from search_spaces.metrics import METRICS, Direction, Metric
@@ -66,12 +67,27 @@ class TaskKind(StrEnum):
     CUSTOM = "custom"
 
 
+InputTypes: TypeAlias = tuple[tuple[str, str], ...]
+"""(name of an input, NumPy name of its type), sorted by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """How the stored samples of one input become what the model takes; see `Preprocessing`."""
+
+    dtype: str
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """How stored samples become model inputs: ``(x * scale - mean) / std``, per channel.
 
     Attributes:
-        dtype: NumPy name of the model's input type.
+        dtype: NumPy name of the type that every input has, or that of each; then scale, mean and
+            std are for those of a floating type alone.
         scale: Factor on the stored value.
         mean: One per channel (axis 1 of the batch), or empty for none.
         std: One per channel, or empty for none.
@@ -79,12 +95,43 @@ class Preprocessing:
         color: ``rgb`` or ``gray``, for image folders.
     """
 
-    dtype: str = "float32"
+    dtype: str | InputTypes = "float32"
     scale: float = 1.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     size: tuple[int, int] | None = None
     color: str = "rgb"
+
+    def conversion(self, name: str) -> Conversion:
+        """Return what is done to one input.
+
+        Raises:
+            KeyError: The types are given by input, and this one has none.
+        """
+        dtype = self.dtype if isinstance(self.dtype, str) else dict(self.dtype)[name]
+        if isinstance(self.dtype, str) or is_floating(dtype):
+            return Conversion(dtype=dtype, scale=self.scale, mean=self.mean, std=self.std)
+        return Conversion(dtype=dtype)
+
+    def in_words(self) -> str:
+        """Say for people what is done, as ``type float32, times 0.5``."""
+        if isinstance(self.dtype, str):
+            parts, whose = [f"type {self.dtype}"], ""
+        else:
+            types = ", ".join(f"{name} as {dtype}" for name, dtype in self.dtype)
+            parts, whose = [types], "floats "
+        if self.scale != 1:
+            parts.append(f"{whose}times {self.scale!r}")
+        if self.mean:
+            parts.append(f"{whose}minus mean {', '.join(map(repr, self.mean))} (by channel)")
+        if self.std:
+            parts.append(f"{whose}divided by std {', '.join(map(repr, self.std))} (by channel)")
+        return ", ".join(parts)
+
+
+def is_floating(dtype: str) -> bool:
+    """Tell by its NumPy name whether a type is floating."""
+    return dtype.startswith("float")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,9 @@ from search_spaces.field_types import (
 )
 from search_spaces.space import Preprocessing, TaskKind
 
-FILES, ONE = "<files>", "<one>"  # tags of the two forms of `data`; no key of a file looks so
+# tags of the two forms of `data` and of `dtype`; no key of a file looks so
+FILES, ONE = "<files>", "<one>"
+ALIKE, EACH = "<alike>", "<each>"
 
 _UNTOUCHED = Preprocessing()
 
@@ -72,11 +74,26 @@ Data = Annotated[
 ]
 
 
+def _types_form(value: Any) -> str:
+    return EACH if isinstance(value, dict) else ALIKE
+
+
+InputName = Annotated[str, Field(min_length=1)]
+Types = Annotated[
+    Annotated[Dtype, Tag(ALIKE)]
+    | Annotated[dict[InputName, Dtype], Field(min_length=1), Tag(EACH)],
+    Discriminator(_types_form),
+]
+
+
 class PreprocessDocument(Section):
     """From stored samples to model inputs: ``(x * scale - mean) / std``, per channel."""
 
-    dtype: Dtype = Field(
-        default="float32", description="Type that the model's input wants.", examples=["float32"]
+    dtype: Types = Field(
+        default="float32",
+        description="Type that the model's inputs want, or one for each by name; then scale, "
+        "mean and std are for floating ones alone.",
+        examples=["float32", {"input_ids": "int64", "pixels": "float32"}],
     )
     scale: float = Field(
         default=_UNTOUCHED.scale,

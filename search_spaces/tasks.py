@@ -92,9 +92,9 @@ def _preprocessing(document: PreprocessDocument) -> Preprocessing:
         )
     if document.scale == 0:
         raise SpaceError("0 makes all samples alike; write 1", key="task.preprocess.scale")
-    size = document.size
+    size, dtype = document.size, document.dtype
     return Preprocessing(
-        dtype=document.dtype,
+        dtype=dtype if isinstance(dtype, str) else tuple(sorted(dtype.items())),
         scale=document.scale,
         mean=tuple(document.mean),
         std=tuple(document.std),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from trials.bench import Bench, open_bench
 from trials.store.store import Store
 
 FEATURES, CLASSES = 6, 4
+TOKENS = 50
 STORE_BYTES = 10**9
 
 _SPACE = """
@@ -83,6 +85,50 @@ def write_model(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     save_model(model, path)
+    return path
+
+
+def write_reader(path: Path) -> Path:
+    """Write a model of two inputs of two types: three token ids and some pixels."""
+    generator = np.random.default_rng(0)
+    weights = {
+        "words": np.asarray(generator.standard_normal((TOKENS, 2)), np.float32),
+        "look": np.asarray(generator.standard_normal((FEATURES, 6)), np.float32),
+        "head": np.asarray(generator.standard_normal((6, CLASSES)), np.float32),
+        "flat": np.array([-1, 6]),
+    }
+    nodes = [
+        helper.make_node("Gather", ["words", "input_ids"], ["embedded"]),
+        helper.make_node("Reshape", ["embedded", "flat"], ["read"]),
+        helper.make_node("MatMul", ["pixels", "look"], ["seen"]),
+        helper.make_node("Add", ["read", "seen"], ["both"]),
+        helper.make_node("Relu", ["both"], ["active"]),
+        helper.make_node("MatMul", ["active", "head"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "reader",
+        [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ("batch", 3)),
+            helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ("batch", FEATURES)),
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", CLASSES))],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    save_model(model, path)
+    return path
+
+
+def write_pages(path: Path, *, count: int = 200) -> Path:
+    """Write what such a model reads: token ids in few bits, pixels in bytes, class labels."""
+    generator = np.random.default_rng(3)
+    arrays: dict[str, NDArray[Any]] = {
+        "inputs.input_ids": generator.integers(TOKENS, size=(count, 3), dtype=np.int32),
+        "inputs.pixels": generator.integers(256, size=(count, FEATURES), dtype=np.uint8),
+        "labels": generator.integers(CLASSES, size=count),
+    }
+    np.savez(path, allow_pickle=False, **arrays)
     return path
 
 

@@ -6,7 +6,8 @@ from the protocols; ``tests/trials/test_backend_contract.py`` holds every one of
 
 The life of an engine::
 
-    capabilities() → build(model, spec, plan) → load(plan, deployment, …) → Engine
+    capabilities() → build(model, spec, plan) → load(plan, deployment) → Engine
+                     inspect(model, spec, plan)    peak_memory(plan, deployment, …)
                      once per EngineSpec           once per trial
 """
 
@@ -20,6 +21,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from numpy.typing import NDArray
 
 from search_spaces.deployment import Deployment, Precision, Scalar
+from trials.inspection import BuildLog, Layer
 from trials.measurement import Block
 
 Tensors: TypeAlias = Mapping[str, NDArray]  # type: ignore[type-arg]
@@ -186,15 +188,31 @@ class Backend(Protocol):
         """Return versions and device facts that change the built engine, sorted by name."""
         ...
 
-    def build(self, model: Path, spec: EngineSpec, plan: Path) -> None:
+    def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Build the engine for ``spec`` from an ONNX file and write it to ``plan``.
 
         The caller gives a path in a folder of its own and keeps the file; nothing else is written.
+
+        Returns:
+            What the builder itself said meanwhile, as talkative as it can be without slowing down;
+            nothing is written to this process's own output instead.
 
         Raises:
             UnsupportedError: An operator, opset, shape or precision that is not supported.
             MemoryLimitError: It does not fit.
             FaultError: The builder broke.
+        """
+        ...
+
+    def inspect(self, model: Path, spec: EngineSpec, plan: Path) -> tuple[Layer, ...]:
+        """Say what a built engine consists of, in the order of execution.
+
+        Called once, after ``build`` with the same arguments, in the same process; the files are
+        only read. Takes milliseconds, and touches no device that a measurement may be using.
+        What the backend does not know for certain it leaves out: a layer table is not guessed.
+
+        Raises:
+            FaultError: The plan is not one of its engines.
         """
         ...
 
@@ -204,5 +222,33 @@ class Backend(Protocol):
         Raises:
             MemoryLimitError: It does not fit.
             FaultError: The runtime broke or the file is not one of its engines.
+        """
+        ...
+
+    def peak_memory(
+        self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
+    ) -> int | None:
+        """Say how much memory a server needs for a deployment, beyond its idle runtime.
+
+        Of whatever the backend's engines live in: the resident memory of a process, or the memory
+        of a device. With ``concurrency`` requests in flight, each with inputs and outputs like the
+        batch's. The same, to 5 % and half a megabyte, whatever this process did before.
+
+        Called when no engine is loaded and nothing is measured; it may load the engine again, in
+        this process or in a fresh one.
+
+        Args:
+            plan: The built engine.
+            deployment: How it is served.
+            batch: Inputs of one request, by name.
+            deadline_s: After which it is given up, seconds.
+
+        Returns:
+            Bytes, > 0; None where the backend cannot tell, and then there is no such metric.
+
+        Raises:
+            UnsupportedError: The engine does not take inputs of this shape.
+            MemoryLimitError: It does not fit.
+            FaultError: It broke, or took longer than the deadline.
         """
         ...

@@ -19,6 +19,8 @@ from trials.capabilities import engine_spec, refuse_ignored
 from trials.data.dataset import Dataset, Split, dataset_from_task, synthetic_dataset
 from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
+from trials.inspection import BuildLog
+from trials.inspection_file import Inspection, keep_inspection
 from trials.models.onnx_model import ModelFacts, content_digest, read_facts
 from trials.models.precision import convert, converter_versions, needs_calibration
 from trials.models.users_code import code_digest, function_from_name
@@ -190,13 +192,33 @@ class Bench:
     def _built(self, spec: EngineSpec, model: Path) -> Obtained:
         if spec in self._refusals:
             raise self._refusals[spec]
+        logs: list[BuildLog] = []
+
+        def make(plan: Path) -> None:
+            logs.append(self.backend.build(model, spec, plan))
+
         try:
-            return self.store.obtain(
-                "engine", asdict(spec), lambda plan: self.backend.build(model, spec, plan)
-            )
+            built = self.store.obtain("engine", asdict(spec), make)
         except UnsupportedError as error:  # memory may be there again later, support may not
             self._refusals[spec] = error
             raise
+        if logs:  # else it was found, and inspected by whoever built it
+            self._keep_inspection(spec, model, built, logs[0])
+        return built
+
+    def _keep_inspection(
+        self, spec: EngineSpec, model: Path, built: Obtained, log: BuildLog
+    ) -> None:
+        def inspect() -> Inspection:
+            return Inspection(
+                engine_digest=built.entry.sha256,
+                spec=spec,
+                build_s=built.seconds,
+                layers=self.backend.inspect(model, spec, built.entry.path),
+                log=log,
+            )
+
+        keep_inspection(self.store, built.entry, inspect)
 
 
 def open_bench(space: SearchSpace, store: Store) -> Bench:

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 from search_spaces.deployment import Deployment
 from trials.measurement import Block, Costs, EngineRecord, Estimate, Quality, Speed, exact
 
+_MEMORY = "peak_memory_mb"
 _MS_PER_S = 1e3
 _BYTES_PER_MB = 1e6
 
@@ -28,6 +29,8 @@ class Completed:
     """A deployment that was measured.
 
     Attributes:
+        peak_memory_bytes: What serving needs beyond the idle runtime, > 0; see
+            :meth:`trials.backend.Backend.peak_memory`. None where the backend cannot tell.
         flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``contended``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
     """
@@ -36,7 +39,7 @@ class Completed:
     engine: EngineRecord
     speed: Speed
     quality: Quality | None
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     costs: Costs
     environment: Environment
     flags: tuple[str, ...] = ()
@@ -54,13 +57,17 @@ class Completed:
             return latency.scaled(_MS_PER_S)
         if name in _COUNTED:
             return exact(_COUNTED[name](self))
+        if name == _MEMORY and self.peak_memory_bytes is not None:
+            return exact(self.peak_memory_bytes / _BYTES_PER_MB)
         if name == "throughput_sps":
             return self.speed.throughput_sps
         return dict(self._quality_metrics())[name]
 
     def metrics(self) -> dict[str, Estimate]:
         """Return every metric that was measured."""
-        names = (*_LATENCIES, "throughput_sps", *_COUNTED)
+        names = [*_LATENCIES, "throughput_sps", *_COUNTED]
+        if self.peak_memory_bytes is not None:
+            names.append(_MEMORY)
         return {name: self.metric(name) for name in names} | dict(self._quality_metrics())
 
     def _quality_metrics(self) -> Iterator[tuple[str, Estimate]]:
@@ -81,7 +88,6 @@ _LATENCIES = {
     "latency_p999_ms": "latency_p999_s",
 }
 _COUNTED: dict[str, Callable[[Completed], float]] = {
-    "peak_memory_mb": lambda outcome: outcome.peak_memory_bytes / _BYTES_PER_MB,
     "engine_size_mb": lambda outcome: outcome.engine.size_bytes / _BYTES_PER_MB,
     "load_ms": lambda outcome: outcome.costs.load_s * _MS_PER_S,
     "cold_call_ms": lambda outcome: outcome.costs.cold_call_s * _MS_PER_S,

@@ -1,10 +1,10 @@
 """Run ONE deployment from model file to numbers: prepare, build, drive, score.
 
 The order has a reason: the engine is loaded and driven before it is scored, so that the cold call
-is cold and the peak of memory is that of serving, not of scoring.
+is cold. Its memory is looked at last, when it is closed here, because that may load it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -27,8 +27,7 @@ from trials.errors import (
 )
 from trials.machine.environment import environment
 from trials.measurement import Costs, EngineRecord, Quality
-from trials.measuring.load import Driven, drive
-from trials.measuring.memory import PeakMemory
+from trials.measuring.load import drive
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.scoring.quality_file import json_from_quality, quality_from_json
 from trials.scoring.scoring import RECIPE, score_engine
@@ -91,18 +90,28 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
     prepared = bench.prepare(deployment)
     on_phase("load")
     batches = _batches(deployment, bench)
-    memory = PeakMemory()  # from here on: samples and the builder are not part of serving
     started = perf_counter()
     engine = bench.backend.load(prepared.engine.path, deployment)
     try:
         load_s = perf_counter() - started
         on_phase("measure")
-        driven, peak_memory_bytes = _driven(engine, batches, deployment, bench, memory=memory)
+        requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
+        driven = drive(
+            engine,
+            requests,
+            concurrency=deployment.concurrency,
+            batch_size=deployment.batch_size,
+            plan=bench.space.plan,
+        )
         measure_s = perf_counter() - started - load_s
         on_phase("score")
         quality, score_s = _quality(engine, prepared, bench, bench.dataset.search)
     finally:
         engine.close()
+    on_phase("memory")
+    peak_memory_bytes = bench.backend.peak_memory(
+        prepared.engine.path, deployment, requests[0], deadline_s=bench.space.plan.deadline_s
+    )
     costs = Costs(
         convert_s=prepared.convert_s,
         build_s=prepared.build_s,
@@ -139,40 +148,6 @@ def _batches(deployment: Deployment, bench: Bench) -> list[Tensors]:
         preprocessing=preprocessing,
         seed=bench.space.plan.seed,
     )
-
-
-def _driven(
-    engine: Engine,
-    batches: Sequence[Tensors],
-    deployment: Deployment,
-    bench: Bench,
-    *,
-    memory: PeakMemory,
-) -> tuple[Driven, int]:
-    """Drive the engine; return what came of it and the peak memory of serving, bytes.
-
-    The peak is read after the first block: all workers have run together by then, and what grows
-    later is our own, raw latencies and their statistics. Each worker holds a copy of every batch,
-    of which serving needs one; the others are taken off. Never less than those it needs, because
-    freed memory that the C library kept from an earlier trial may have held a part of the stock.
-    """
-    needed_bytes = deployment.concurrency * _bytes_of(batches[0])
-    surplus_bytes = (len(batches) - 1) * needed_bytes
-    peaks: list[int] = []
-
-    def after_block(blocks: int) -> None:
-        if blocks == 1:
-            peaks.append(max(needed_bytes, memory.peak_bytes(surplus_bytes=surplus_bytes)))
-
-    driven = drive(
-        engine,
-        [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches],
-        concurrency=deployment.concurrency,
-        batch_size=deployment.batch_size,
-        plan=bench.space.plan,
-        progress=after_block,
-    )
-    return driven, peaks[0]
 
 
 def _bytes_of(tensors: Tensors) -> int:
@@ -227,6 +202,11 @@ def _refuse_unscored(completed: Completed, space: SearchSpace) -> None:
     wanted = [objective.metric.name for objective in space.objectives]
     wanted += [constraint.metric.name for constraint in space.constraints]
     for name in wanted:
+        if name == "peak_memory_mb" and completed.peak_memory_bytes is None:
+            raise DataError(
+                f"{space.source}: backend {space.backend!r} cannot tell {name}; take it out of "
+                "objectives and constraints"
+            )
         if name not in known:
             raise DataError(
                 f"{space.source}: {name} says nothing about variant "

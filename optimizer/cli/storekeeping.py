@@ -96,7 +96,8 @@ def _what(parts: str) -> str:
     import json
 
     found = json.loads(parts)
-    inner = found.get("engine", found)
+    engine = found.get("engine")  # a quality's is a spec, an inspection's is a key
+    inner = engine if isinstance(engine, dict) else found
     words = (
         f"{name}={str(value)[:12]}"
         for name, value in inner.items()

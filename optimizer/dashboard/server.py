@@ -26,6 +26,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from optimizer.dashboard.app import Dashboard
 from optimizer.dashboard.artifacts import BlocksProvider, TrialArtifacts
 from optimizer.dashboard.gate import Gate, is_loopback
+from optimizer.dashboard.layers import InspectionProvider
 from optimizer.dashboard.password import VARIABLE, Doorkeeper
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.study.storage import existing_storage
@@ -107,7 +108,7 @@ def opened_dashboard(
     door.check()
     dashboard = Dashboard(
         existing_storage(storage_url),
-        TrialArtifacts([BlocksProvider(workspace)]),
+        TrialArtifacts([BlocksProvider(workspace), InspectionProvider(workspace)]),
         url=storage_url,
         allow_writes=door.allow_writes,
     )

@@ -2,7 +2,7 @@
 
 from optimizer.front.words import short, text_of
 from optimizer.study.records import TrialRecord
-from search_spaces.space import Preprocessing, SearchSpace
+from search_spaces.space import SearchSpace
 from trials.outcome import Completed
 
 
@@ -24,21 +24,10 @@ with 95 % intervals:
 
 {measured}
 
-{_inputs(space.task.preprocessing)}
+Inputs as they were measured: {space.task.preprocessing.in_words()}.
 
 {_loading(space, outcome)}
 """
-
-
-def _inputs(how: Preprocessing) -> str:
-    parts = [f"type {how.dtype}"]
-    if how.scale != 1:
-        parts.append(f"times {how.scale!r}")
-    if how.mean:
-        parts.append(f"minus mean {', '.join(map(repr, how.mean))} (by channel)")
-    if how.std:
-        parts.append(f"divided by std {', '.join(map(repr, how.std))} (by channel)")
-    return f"Inputs as they were measured: {', '.join(parts)}."
 
 
 def _loading(space: SearchSpace, outcome: Completed) -> str:
@@ -46,6 +35,8 @@ def _loading(space: SearchSpace, outcome: Completed) -> str:
         return f"`engine.*` is an engine of backend `{space.backend}`; trifront loads it."
     options = dict(outcome.deployment.options)
     spinning = "1" if options.get("spinning", True) else "0"
+    by_input = not isinstance(space.task.preprocessing.dtype, str)
+    feed = "batch" if by_input else "{session.get_inputs()[0].name: batch}"
     return f"""\
 `engine.onnx` is optimized for the CPU that measured it, and runs as it is:
 
@@ -58,7 +49,7 @@ options.intra_op_num_threads = {int(options.get("threads", 1))}
 options.inter_op_num_threads = 1
 options.add_session_config_entry("session.intra_op.allow_spinning", "{spinning}")
 session = ort.InferenceSession("engine.onnx", options, providers=["CPUExecutionProvider"])
-outputs = session.run(None, {{session.get_inputs()[0].name: batch}})
+outputs = session.run(None, {feed}){"  # arrays by input" if by_input else ""}
 ```
 
 `model.onnx` is what it was made from, for any other machine: `ort.InferenceSession("model.onnx")`.

@@ -67,13 +67,18 @@ def data_of_trial(record: TrialRecord, verdict: Quality | None) -> dict[str, obj
 
 def csv_of_records(records: Sequence[TrialRecord]) -> str:
     """Return trials as CSV: axes, then value, low and high of every metric."""
-    rows = [_row(record) for record in records]
+    rows = rows_of_records(records)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     buffer = StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def rows_of_records(records: Sequence[TrialRecord]) -> list[dict[str, Scalar | None]]:
+    """Return trials as rows: number, state, axes, then value, low and high of every metric."""
+    return [_row(record) for record in records]
 
 
 def _row(record: TrialRecord) -> dict[str, Scalar | None]:

@@ -163,6 +163,7 @@
 
   if (points.length && objectives.length > 1) {
     document.getElementById("interactive").hidden = false;
+    document.getElementById("without").hidden = true;
     draw();
     plot.on("plotly_selected", (event) => pick(event && new Set(event.points.map((point) => point.customdata))));
     plot.on("plotly_deselect", () => pick(null));

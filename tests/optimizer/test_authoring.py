@@ -9,7 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, save_model
 from PIL import Image
-from real_spaces import CLASSES, FEATURES, STORE_BYTES, samples, write_data, write_model
+from real_spaces import (
+    CLASSES,
+    FEATURES,
+    STORE_BYTES,
+    samples,
+    write_data,
+    write_model,
+    write_pages,
+    write_reader,
+)
 
 from optimizer.authoring import draft_space
 from optimizer.errors import UsageError
@@ -195,6 +204,17 @@ def test_bytes_for_a_model_of_bytes_stay_bytes(tmp_path: Path) -> None:
     assert space.task.preprocessing.dtype == "uint8"
     assert space.task.preprocessing.scale == 1
     assert tried(space, tmp_path)
+
+
+def test_model_of_two_inputs_of_two_types_is_drafted_and_searched(tmp_path: Path) -> None:
+    data = write_pages(tmp_path / "pages.npz")
+
+    draft = draft_space(write_reader(tmp_path / "reader.onnx"), data=data, to=None)
+
+    space = hurried(draft.path)
+    assert space.task.preprocessing.dtype == (("input_ids", "int64"), ("pixels", "float32"))
+    assert space.task.preprocessing.scale == pytest.approx(1 / 255)
+    assert all(outcome.quality is not None for outcome in tried(space, tmp_path))
 
 
 def test_paths_start_at_the_space_files_folder(tmp_path: Path, data: Path) -> None:

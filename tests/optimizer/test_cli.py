@@ -15,7 +15,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
-from real_spaces import write_data, write_model
+from real_spaces import write_data, write_model, write_pages, write_reader
 from search_fakes import SPACE
 
 from optimizer.cli import app, main
@@ -292,6 +292,7 @@ def test_store_is_listed_and_verified(here: Command) -> None:
     listed, verified = here("store", "list"), here("store", "verify")
 
     assert re.search(r"^engine +\w{12}", listed.out, re.MULTILINE)
+    assert re.search(r"^inspection +\w{12} .* engine=\w{12} *$", listed.out, re.MULTILINE)
     entries = re.search(r"^(\d+) entries, ", listed.out, re.MULTILINE)
     assert entries is not None
     assert verified.out == f"{entries[1]} entries are whole\n"
@@ -417,3 +418,24 @@ def test_bug_is_not_dressed_up_as_an_error_of_the_user(monkeypatch: pytest.Monke
             main()
     finally:
         app.registered_commands.pop()
+
+
+def test_model_of_two_inputs_of_two_types_goes_from_init_to_export(
+    nowhere: Command, tmp_path: Path
+) -> None:
+    write_reader(tmp_path / "reader.onnx")
+    write_pages(tmp_path / "pages.npz")
+    assert nowhere("init", "reader.onnx", "--data", "pages.npz").code == 0
+    draft = (tmp_path / "reader.yaml").read_text(encoding="utf-8")
+    quick = draft.replace("max_s: 3 ", "block_s: 0.01\n  warmup_s: 0\n  max_s: 0.2 ")
+    (tmp_path / "reader.yaml").write_text(quick, encoding="utf-8")
+
+    for trials in ("2", "4"):  # the second goes on where the first ended
+        ran = nowhere("search", "reader.yaml", "--trials", trials, "--mlflow", "none")
+        assert ran.code == 0, ran.err
+    exported = nowhere("export", "knee", "--to", "deploy")
+
+    assert exported.code == 0, exported.err
+    readme = (tmp_path / "deploy" / "README.md").read_text(encoding="utf-8")
+    assert "input_ids as int64, pixels as float32, floats times 0.00392" in readme
+    assert "outputs = session.run(None, batch)  # arrays by input" in readme

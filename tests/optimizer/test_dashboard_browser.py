@@ -1,44 +1,22 @@
-"""The dashboard in headless Chromium, over a study of the shipped fake space.
-
-Set ``TRIFRONT_SCREENSHOTS`` to a folder to keep what the browser saw.
-"""
+"""The dashboard in headless Chromium, over a study of the shipped fake space."""
 
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browsing import IN_A_BROWSER, PATIENCE_MS, command, keep
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
 PASSWORD = "correct horse battery"
-PATIENCE_MS = 60_000  # of a busy machine; the page itself takes a second
-TRIALS = "40"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(300),  # a browser on a busy machine
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: scripts/browser-install"),
-]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from optimizer.cli import main; main()", *arguments]
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place") / "trifront"
-    searching = ("search", "fake", "--trials", TRIALS, "--sampler", "random", "--mlflow", "none")
-    subprocess.run(command(*searching, "-w", str(folder)), check=True, capture_output=True)
-    return folder
+pytestmark = IN_A_BROWSER
 
 
 @contextmanager
@@ -62,19 +40,9 @@ def dashboard(workspace: Path, *options: str, password: str | None = None) -> It
 
 
 @pytest.fixture(scope="module")
-def address(workspace: Path) -> Iterator[str]:
-    with dashboard(workspace) as url:
+def address(fake_workspace: Path) -> Iterator[str]:
+    with dashboard(fake_workspace) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -111,12 +79,6 @@ def opens(page: "Page", url: str) -> bool:
     assert answer is not None
     assert answer.ok or answer.status == 401
     return answer.ok
-
-
-def keep(page: "Page", name: str) -> None:
-    folder = os.environ.get("TRIFRONT_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
 def test_study_shows_our_front_in_two_and_three_dimensions(page: "Page", address: str) -> None:
@@ -206,9 +168,9 @@ def test_delete_is_refused_and_the_page_says_why(page: "Page", address: str) -> 
 
 
 def test_note_can_be_written_where_it_is_allowed(
-    browser: "Browser", workspace: Path, tmp_path: Path
+    browser: "Browser", fake_workspace: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(workspace, tmp_path / "own")
+    shutil.copytree(fake_workspace, tmp_path / "own")
     with dashboard(tmp_path / "own", "--allow-writes") as url, browser.new_page() as page:
         page.goto(f"{url}studies/1/note")
         page.get_by_role("columnheader", name="throughput [samples/s]").first.wait_for()
@@ -223,9 +185,9 @@ def test_note_can_be_written_where_it_is_allowed(
 
 
 def test_wrong_password_is_refused_and_the_right_one_opens(
-    browser: "Browser", workspace: Path
+    browser: "Browser", fake_workspace: Path
 ) -> None:
-    with dashboard(workspace, password=PASSWORD) as url:
+    with dashboard(fake_workspace, password=PASSWORD) as url:
         for given in (None, "wrong horse battery"):
             with visitor(browser, given) as page:
                 assert not opens(page, f"{url}studies/1")

@@ -56,6 +56,18 @@ from search_spaces.document import SpaceDocument
         ("task: {data: {serch: s, report: r}}", "task.data.search: is missing; add it"),
         ("task: {data: {path: a, spilt: {}}}", "task.data.spilt: is an unknown key; did you mean"),
         ("task: {data: {path: a, split: {seed: -1}}}", "task.data.split.seed: -1 is too small"),
+        (
+            "task: {preprocess: {dtype: float31}}",
+            "task.preprocess.dtype: 'float31' is not known; did you mean 'float32'?",
+        ),
+        (
+            "task: {preprocess: {dtype: {ids: int46}}}",
+            "task.preprocess.dtype.ids: 'int46' is not known; did you mean 'int64'?",
+        ),
+        ("task: {preprocess: {dtype: {}}}", "task.preprocess.dtype: is empty; give at least 1"),
+        ("task: {preprocess: {dtype: {1: int64}}}", "preprocess.dtype[1]: 1 is not text; put it"),
+        ("task: {preprocess: {dtype: {'': int64}}}", "is empty; write something"),
+        ("task: {preprocess: {dtype: [int64]}}", "['int64'] is not known; did you mean 'int64'"),
         ("task: {preprocess: {size: [1]}}", "task.preprocess.size: [1]; give at least 2"),
         ("task: {preprocess: {size: [1, 2, 3]}}", "task.preprocess.size: [1, 2, 3] is too long"),
         ("task: {preprocess: {std: [0]}}", "task.preprocess.std[0]: 0 is too small"),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from search_spaces.draft import DraftFacts, DraftInput, draft_yaml
 from search_spaces.files import space_from_yaml
 from search_spaces.space import OnnxSource, SearchSpace, SplitOfOne, TaskKind
 
-IMAGE = DraftInput(name="images", dtype="float32", shape=(None, 1, 28, 28))
+IMAGE = DraftInput(name="images", dtype="float32", shape=(None, 1, 28, 28), stored="uint8")
 
 
 def _facts(**changes: object) -> DraftFacts:
@@ -20,7 +21,6 @@ def _facts(**changes: object) -> DraftFacts:
         "opset": 18,
         "fixed_batch": None,
         "data": "data.npz",
-        "data_dtype": "uint8",
         "samples": 5_000,
         "classes": 10,
         "cores": 4,
@@ -59,10 +59,25 @@ def test_draft_never_asks_for_more_busy_threads_than_cores(tmp_path: Path, cores
 
 def test_bytes_for_a_float_model_are_scaled(tmp_path: Path) -> None:
     scaled = _read(_facts(), tmp_path)
-    kept = _read(_facts(data_dtype="float32"), tmp_path)
+    kept = _read(_facts(inputs=(replace(IMAGE, stored="float32"),)), tmp_path)
 
     assert scaled.task.preprocessing.scale == 1 / 255
     assert kept.task.preprocessing.scale == 1
+
+
+@settings(max_examples=40)
+@given(name=st.text(min_size=1))
+def test_inputs_of_several_types_are_named_with_theirs(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    ids = DraftInput(name=name, dtype="int64", shape=(None, 3), stored="int32")
+    folder = tmp_path_factory.mktemp("draft")
+
+    space = _read(_facts(inputs=(ids, replace(IMAGE, name=f"{name}2"))), folder)
+
+    types = {name: "int64", f"{name}2": "float32"}
+    assert space.task.preprocessing.dtype == tuple(sorted(types.items()))
+    assert space.task.preprocessing.scale == 1 / 255  # of the pixels
 
 
 def test_labels_that_are_no_classes_make_a_custom_task(tmp_path: Path) -> None:
@@ -96,7 +111,7 @@ def test_every_section_is_explained() -> None:
 @settings(deadline=None)
 @given(text=st.text(min_size=1, max_size=12))
 def test_any_name_is_written_so_that_it_is_read_back(text: str) -> None:
-    inputs = (DraftInput(name=text, dtype="float32", shape=(1, None)),)
+    inputs = (DraftInput(name=text, dtype="float32", shape=(1, None), stored=None),)
 
     draft = yaml.safe_load(draft_yaml(_facts(name=text, model=text, data=text, inputs=inputs)))
 
@@ -106,8 +121,8 @@ def test_any_name_is_written_so_that_it_is_read_back(text: str) -> None:
 
 
 def test_example_of_a_torch_variant_has_the_models_own_shape() -> None:
-    taken = DraftInput(name="image", dtype="float32", shape=(None, 1, 8, 8))
-    free = DraftInput(name="image", dtype="float32", shape=(None, 3, None, None))
+    taken = replace(IMAGE, shape=(None, 1, 8, 8))
+    free = replace(IMAGE, shape=(None, 3, None, None))
 
     assert "input_shape: [1, 8, 8]" in draft_yaml(_facts(inputs=(taken,)))
     assert "input_shape: [3, 224, 224]" in draft_yaml(_facts(inputs=(free,)))

@@ -166,3 +166,20 @@ def test_edited_code_of_a_metric_is_another_meaning() -> None:
 
     assert difference is not None
     assert difference.startswith("task.metric_code: aaaaaaaaaaaa… in the study")
+
+
+def test_types_by_input_are_part_of_the_meaning_and_their_order_is_not(
+    ort: str, read: Callable[[str], SearchSpace]
+) -> None:
+    def meaning(dtype: str) -> dict[str, object]:
+        space = read(ort.replace("task: {", f"task: {{preprocess: {{dtype: {dtype}}}, "))
+        return meaning_of(space, digests={"variant:small": "a" * 64})
+
+    old = meaning("{ids: int64, pixels: float32}")
+
+    assert meaning("{pixels: float32, ids: int64}") == old
+    assert json.loads(json.dumps(old)) == old
+    assert first_difference(old, meaning("{pixels: float32, ids: int32}")) == (
+        'task.preprocess.dtype.ids: "int64" in the study, "int32" in the file'
+    )
+    assert meaning("{pixels: float32, ids: float32}") == meaning("float32")

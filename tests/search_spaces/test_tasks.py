@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.space import Preprocessing, SearchSpace, SplitFiles, SplitOfOne, TaskKind
+from search_spaces.space import (
+    Conversion,
+    Preprocessing,
+    SearchSpace,
+    SplitFiles,
+    SplitOfOne,
+    TaskKind,
+)
 
 THREE = "{calibration: c.npz, search: s.npz, report: r.npz}"
 
@@ -46,6 +53,42 @@ def test_preprocessing_is_read_per_channel(ort: str, read: Callable[[str], Searc
     assert space.task.preprocessing == Preprocessing(
         scale=2.0, mean=(1.0, 2.0), std=(3.0, 4.0), size=(8, 9), color="gray"
     )
+
+
+def test_type_is_one_for_all_inputs_or_one_for_each(
+    ort: str, read: Callable[[str], SearchSpace]
+) -> None:
+    one = read(ort.replace("task: {", "task: {preprocess: {dtype: int64, scale: 1}, "))
+    section = "preprocess: {dtype: {pixels: float32, ids: int64}, scale: 0.5, mean: [1]}"
+    each = read(ort.replace("task: {", f"task: {{{section}, "))
+
+    assert one.task.preprocessing.conversion("any") == Conversion(dtype="int64")
+    assert each.task.preprocessing.conversion("ids") == Conversion(dtype="int64")
+    assert each.task.preprocessing.conversion("pixels") == Conversion(
+        dtype="float32", scale=0.5, mean=(1.0,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (Preprocessing(), "type float32"),
+        (
+            Preprocessing(scale=0.5, mean=(1.0, 2.0)),
+            "type float32, times 0.5, minus mean 1.0, 2.0 (by channel)",
+        ),
+        (
+            Preprocessing(dtype="float16", std=(3.0,)),
+            "type float16, divided by std 3.0 (by channel)",
+        ),
+        (
+            Preprocessing(dtype=(("ids", "int64"), ("pixels", "float32")), scale=0.5),
+            "ids as int64, pixels as float32, floats times 0.5",
+        ),
+    ],
+)
+def test_preprocessing_is_said_in_words(how: Preprocessing, words: str) -> None:
+    assert how.in_words() == words
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,47 @@ def test_build_leaves_the_model_as_it_was(case: Case, tmp_path: Path) -> None:
     assert case.model.read_bytes() == before
 
 
+def test_build_says_nothing_aloud_and_returns_what_the_builder_said(
+    case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = case.backend.build(case.model, case.spec(), tmp_path / "plan")
+
+    assert log.text.splitlines()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_layers_end_in_the_outputs_of_the_engine(case: Case, plan: Path, engine: Engine) -> None:
+    layers = case.backend.inspect(case.model, case.spec(), plan)
+
+    made = {one.name: (one.dtype, one.shape) for layer in layers for one in layer.outputs}
+    assert all(made[one.name] == (one.dtype, one.shape) for one in engine.outputs)
+
+
+def test_layers_are_named_and_hold_the_parameters(case: Case, plan: Path) -> None:
+    layers = case.backend.inspect(case.model, case.spec(), plan)
+
+    assert all(layer.name and layer.operator and layer.outputs for layer in layers)
+    assert sum(layer.parameter_bytes for layer in layers) > 1_000
+
+
+def test_inspecting_again_says_the_same_and_changes_nothing(case: Case, plan: Path) -> None:
+    before = case.model.read_bytes(), plan.read_bytes()
+
+    first, again = (case.backend.inspect(case.model, case.spec(), plan) for _ in range(2))
+
+    assert first == again
+    assert before == (case.model.read_bytes(), plan.read_bytes())
+    assert list(plan.parent.iterdir()) == [plan]
+
+
+def test_inspecting_what_is_no_plan_is_a_fault(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(b"\x00noise" * 20)
+
+    for path in (tmp_path / "noise", tmp_path / "gone"):
+        with pytest.raises(FaultError):
+            case.backend.inspect(case.model, case.spec(), path)
+
+
 def test_infer_returns_the_promised_outputs(case: Case, engine: Engine) -> None:
     outputs = engine.infer(case.batches[0])
 
@@ -248,3 +289,31 @@ def test_loading_takes_every_serving_option(case: Case, plan: Path) -> None:
                 engine = case.backend.load(plan, deployment)
                 assert engine.infer(case.batches[0])
                 engine.close()
+
+
+def test_memory_grows_with_the_requests_in_flight(case: Case, plan: Path) -> None:
+    def needed_bytes(concurrency: int) -> int:
+        deployment = replace(case.deployment, concurrency=concurrency)
+        told = case.backend.peak_memory(plan, deployment, case.batches[0], deadline_s=60)
+        assert told is not None
+        return told
+
+    one, four = needed_bytes(1), needed_bytes(4)
+
+    batch_bytes = sum(array.nbytes for array in case.batches[0].values())
+    assert one > 0
+    assert four - one >= 3 * batch_bytes
+
+
+def test_memory_is_the_same_whatever_was_done_before(case: Case, plan: Path) -> None:
+    """To 5 % and half a megabyte is promised; alone on a machine it is to some pages."""
+    first = case.backend.peak_memory(plan, case.deployment, case.batches[0], deadline_s=60)
+    engines = [case.backend.load(plan, case.deployment) for _ in range(3)]
+    for engine in engines:
+        engine.infer(case.batches[0])
+        engine.close()
+
+    again = case.backend.peak_memory(plan, case.deployment, case.batches[1], deadline_s=60)
+
+    assert first is not None
+    assert again == pytest.approx(first, abs=65_536)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from search_spaces.deployment import Deployment, Precision
 from trials.backend import Capabilities, Engine, EngineSpec, Tensors
@@ -16,6 +16,7 @@ from trials.backends.ort import OrtBackend
 from trials.backends.ort_errors import trial_error
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, MemoryLimitError, OutputError, UnsupportedError
+from trials.inspection import Layer
 from trials.models.precision import convert
 
 Images = Callable[[int], NDArray[np.float32]]
@@ -60,6 +61,15 @@ def converted(model: Path, precision: Precision, batches: list[Tensors]) -> Path
 
 def logits(engine: Engine, images: NDArray[np.float32]) -> NDArray[np.float32]:
     return engine.infer({"images": images})["logits"]
+
+
+def layers(
+    model: Path, precision: Precision = Precision.FP32, level: str = "all"
+) -> dict[str, Layer]:
+    backend, plan = OrtBackend(), model.with_name("inspected.plan")
+    backend.build(model, spec(precision, level), plan)
+    found = backend.inspect(model, spec(precision, level), plan)
+    return {layer.outputs[0].name: layer for layer in found}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -260,6 +270,94 @@ def test_building_is_silent(
     logits(engine(residual_model), images(2))
 
     assert capfd.readouterr() == ("", "")
+
+
+def test_log_of_a_build_names_the_transformations(residual_model: Path, tmp_path: Path) -> None:
+    log = OrtBackend().build(residual_model, spec(), tmp_path / "plan")
+
+    assert "GraphTransformer ConvActivationFusion modified: 1" in log.text
+    assert log.text.endswith("Session successfully initialized.\n")
+
+
+def test_failed_build_leaves_no_listener_behind(
+    residual_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    with pytest.raises(FaultError):
+        OrtBackend().build(tmp_path / "gone", spec(), tmp_path / "plan")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 1
+    onnxruntime.InferenceSession(residual_model, options, providers=["CPUExecutionProvider"])
+
+    assert "Session successfully initialized" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_operator_of_the_model_is_found_in_exactly_one_layer(
+    residual_model: Path, level: str
+) -> None:
+    found = layers(residual_model, level=level)
+
+    operators = "Conv of a", "Relu of c", "Conv of d", "Add of e", "Relu of f"
+    others = "GlobalAveragePool of g", "Reshape of h", "Gemm of logits"
+    normalized = {"BatchNormalization of b"}  # folded into the convolution before, or on its own
+    named = [name for layer in found.values() for name in layer.fused_from]
+    assert sorted({*named} - normalized) == sorted((*operators, *others))
+    assert len(named) == len(set(named))
+
+
+def test_fused_layer_has_the_shape_of_its_last_operator(residual_model: Path) -> None:
+    fused = [layer for layer in layers(residual_model).values() if "Add of e" in layer.fused_from]
+
+    assert [layer.fused_from for layer in fused] == [("Conv of d", "Add of e", "Relu of f")]
+    assert fused[0].operator == "com.microsoft.nchwc.Conv"
+    assert (fused[0].outputs[0].dtype, fused[0].outputs[0].shape) == ("float32", (None, 8, 8, 8))
+    assert dict(fused[0].facts)["activation"] == "Relu"
+
+
+def test_integer_layers_say_where_they_come_from(residual_model: Path, images: Images) -> None:
+    model = converted(residual_model, Precision.INT8, [{"images": images(64)}])
+
+    found = layers(model, Precision.INT8).values()
+
+    fused = [layer for layer in found if layer.operator == "com.microsoft.QLinearConv"]
+    assert len(fused) == 2
+    for layer in fused:
+        assert layer.fused_from[-1].endswith("QuantizeLinear")
+        assert layer.outputs[0].shape == (None, 8, 8, 8)
+
+
+def test_layers_run_in_half_precision_are_seen_to_be_widened(
+    residual_model: Path, images: Images
+) -> None:
+    """There are no float16 kernels for most operators on the CPU, and the table says so."""
+    model = converted(residual_model, Precision.FP16, [{"images": images(8)}])
+
+    found = layers(model, Precision.FP16).values()
+
+    assert {one.dtype for layer in found for one in layer.outputs} == {"float32"}
+    assert all(layer.outputs[0].shape is not None for layer in found)
+
+
+def test_parameters_of_a_branch_count_at_the_layer_that_holds_it(
+    write_model: Callable[..., Path],
+) -> None:
+    value = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    weights = numpy_helper.from_array(np.ones((4, 100), np.float32), "w")
+    body = [helper.make_node("MatMul", ["x", "w"], ["z"])]
+    branch = helper.make_graph(body, "branch", [], [value], [weights])
+    node = helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=branch)
+    model = write_model(
+        [helper.make_node("Cast", ["flags"], ["flag"], to=TensorProto.BOOL), node],
+        inputs={"x": ("batch", 4), "flags": (1,)},
+        outputs={"y": ("batch", 100)},
+    )
+
+    found = layers(model, level="disable")["y"]
+
+    assert found.parameter_bytes == 2 * 1_600
+    assert dict(found.facts)["then_branch"] == "a graph of 1 operators"
 
 
 def test_unknown_error_is_a_fault_on_one_line() -> None:

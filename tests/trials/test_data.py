@@ -12,7 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from search_spaces.space import Preprocessing, SplitFiles, SplitOfOne, Task, TaskKind
+from search_spaces.space import (
+    InputTypes,
+    Preprocessing,
+    SplitFiles,
+    SplitOfOne,
+    Task,
+    TaskKind,
+)
 from trials.backend import TensorSpec
 from trials.data.dataset import (
     Dataset,
@@ -406,6 +413,57 @@ def test_preprocessing_that_does_not_suit_the_samples_is_refused(
         one(path, preprocessing=how)
 
 
+IDS_AND_PIXELS = (("ids", "int64"), ("pixels", "float32"))
+
+
+def pages() -> dict[str, NDArray[Any]]:
+    """Two inputs, both stored in bytes."""
+    ids = np.arange(COUNT * 3, dtype=np.uint8).reshape(COUNT, 3)
+    return {"inputs.ids": ids, "inputs.pixels": images(), "labels": np.arange(COUNT) % 2}
+
+
+def read_pages(folder: Path, how: Preprocessing, **arrays: NDArray[Any]) -> Split:
+    np.savez(folder / "data.npz", allow_pickle=False, **(pages() | arrays))
+    return one(folder / "data.npz", preprocessing=how).search
+
+
+def test_each_input_has_its_type_and_only_floats_are_scaled(tmp_path: Path) -> None:
+    how = Preprocessing(dtype=IDS_AND_PIXELS, scale=0.5, mean=(1.0, 2.0))
+    split = read_pages(tmp_path, how)
+
+    samples = split.samples([2], how)
+
+    stored = dict(split.arrays)
+    assert samples["ids"].dtype == np.int64
+    np.testing.assert_array_equal(samples["ids"], stored["ids"][[2]])
+    np.testing.assert_allclose(samples["pixels"][0, 1], stored["pixels"][2, 1] * 0.5 - 2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        ((("ids", "int64"),), r"has no type for inputs\.pixels; add one, such as pixels"),
+        ((*IDS_AND_PIXELS, ("pixel", "int8")), r"no samples inputs\.pixel; did you mean 'pixels'"),
+        ((("ids", "int8"), ("pixels", "float32")), r"inputs\.ids holds 0 to .*dtype int8 holds"),
+        ((("ids", "int64"), ("pixels", "int64")), r"no input has a floating type, so scale"),
+    ],
+)
+def test_types_that_do_not_suit_the_inputs_are_refused(
+    tmp_path: Path, dtype: InputTypes, message: str
+) -> None:
+    wide = np.arange(COUNT * 3).reshape(COUNT, 3) * 10
+
+    with pytest.raises(DataError, match=message):
+        read_pages(tmp_path, Preprocessing(dtype=dtype, scale=0.5), **{"inputs.ids": wide})
+
+
+def test_types_by_input_are_refused_where_the_data_have_no_names(tmp_path: Path) -> None:
+    how = Preprocessing(dtype=(("images", "float32"),))
+
+    with pytest.raises(DataError, match=r"one array without a name; write dtype: float32"):
+        one(save(tmp_path / "data.npz"), preprocessing=how)
+
+
 def test_integer_inputs_stay_integers(tmp_path: Path) -> None:
     how = Preprocessing(dtype="int64")
 
@@ -503,6 +561,15 @@ def test_named_arrays_come_in_the_order_of_the_inputs() -> None:
     fed = feeds(samples, (first, second), source=SOURCE)
 
     assert list(fed) == ["b", "a"]
+
+
+def test_misfit_of_one_of_several_types_is_mended_by_naming_them_all() -> None:
+    ids = TensorSpec(name="ids", dtype="int64", shape=(None,))
+    mask = TensorSpec(name="mask", dtype="float32", shape=(None,))
+    samples = {name: np.zeros(2, np.float32) for name in ("ids", "mask")}
+
+    with pytest.raises(DataError, match=r"preprocess\.dtype: \{ids: int64, mask: float32\}"):
+        feeds(samples, (ids, mask), source=SOURCE)
 
 
 LAST = TensorSpec(name="images", dtype="float32", shape=(None, 28, 28, 1))

@@ -1,16 +1,18 @@
 """One trial end to end on ONNX Runtime, with models that take milliseconds."""
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, save_model
-from real_spaces import FEATURES, bench_in, point, write_model, write_space
+from real_spaces import CLASSES, FEATURES, bench_in, point, write_model, write_space
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
-from search_spaces.space import Objective, metric_named
+from search_spaces.space import Objective, SearchSpace, metric_named
+from trials.backend import Tensors
+from trials.backends.ort import OrtBackend
 from trials.bench import Bench
 from trials.errors import DataError
 from trials.outcome import Completed, Infeasible
@@ -46,12 +48,12 @@ def test_every_cost_of_a_first_trial_is_stated(tmp_path: Path) -> None:
 
 
 def test_steps_are_told_in_their_order(tmp_path: Path) -> None:
-    """Driven before it is scored: the cold call is cold, the peak that of serving."""
+    """Driven before it is scored, so that the cold call is cold."""
     phases: list[str] = []
 
     run_trial(point(), bench_in(tmp_path, write_space(tmp_path)), on_phase=phases.append)
 
-    assert phases == ["prepare", "load", "measure", "score"]
+    assert phases == ["prepare", "load", "measure", "score", "memory"]
 
 
 def test_accuracy_is_scored_once_per_engine_and_not_per_deployment(tmp_path: Path) -> None:
@@ -145,7 +147,8 @@ def test_peak_memory_grows_with_what_the_engine_holds(tmp_path: Path) -> None:
 
     outcome = ran(bench_in(tmp_path, write_space(tmp_path, {"net": model})), point())
 
-    assert outcome.peak_memory_bytes > width * FEATURES * 4
+    assert outcome.peak_memory_bytes is not None
+    assert outcome.peak_memory_bytes > width * (FEATURES + CLASSES) * 4
 
 
 def test_bug_in_a_trial_escapes(tmp_path: Path) -> None:
@@ -209,7 +212,42 @@ def test_peak_memory_is_that_of_serving_and_not_of_the_samples_in_stock(tmp_path
 
     outcome = ran(bench, point(batch_size=32, concurrency=2))
 
-    assert outcome.peak_memory_bytes < 30e6  # 3 MB of inputs; 75 MB with the stock
+    assert outcome.peak_memory_bytes is not None
+    assert 3.1e6 < outcome.peak_memory_bytes < 5e6  # two batches; 50 MB with the stock
+
+
+@dataclass(frozen=True)
+class Silent(OrtBackend):
+    """A backend that cannot tell how much memory serving takes."""
+
+    def peak_memory(
+        self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
+    ) -> None:
+        del plan, deployment, batch, deadline_s
+
+
+def silent_bench(folder: Path, space: SearchSpace) -> Bench:
+    bench = bench_in(folder, space)
+    bench.backend = Silent()
+    return bench
+
+
+def test_backend_that_cannot_tell_its_memory_leaves_that_metric_out(tmp_path: Path) -> None:
+    outcome = ran(silent_bench(tmp_path, write_space(tmp_path)), point())
+
+    assert outcome.peak_memory_bytes is None
+    assert "peak_memory_mb" not in outcome.metrics()
+    with pytest.raises(KeyError):
+        outcome.metric("peak_memory_mb")
+
+
+def test_memory_that_is_wanted_of_a_backend_that_cannot_tell_is_refused(tmp_path: Path) -> None:
+    metric = metric_named("peak_memory_mb")
+    wanted = Objective(metric=metric, direction=metric.direction)
+    space = replace(write_space(tmp_path), objectives=(wanted,))
+
+    with pytest.raises(DataError, match="backend 'ort' cannot tell peak_memory_mb"):
+        run_trial(point(), silent_bench(tmp_path, space), on_phase=lambda _: None)
 
 
 def test_metric_that_a_model_cannot_have_is_refused_and_no_bug(tmp_path: Path) -> None:

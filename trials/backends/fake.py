@@ -30,6 +30,7 @@ from trials.backends.fake_model import (
     timing,
 )
 from trials.errors import FaultError, MemoryLimitError, OutputError, UnsupportedError
+from trials.inspection import BuildLog, Layer, LayerOutput, build_log
 from trials.measurement import Block
 
 FAULTS = ("oom", "crash", "hang", "garbage")
@@ -114,7 +115,7 @@ class FakeBackend:
         """Return the version of the arithmetic; the machine plays no part."""
         return (("fake", _FORMAT.rpartition(" ")[2]),)
 
-    def build(self, model: Path, spec: EngineSpec, plan: Path) -> None:
+    def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Check the numbers and write them down with the precision.
 
         Raises:
@@ -135,6 +136,26 @@ class FakeBackend:
             ) from error
         _check_memory(_Content(**content).model(), batch_size=0, concurrency=0)
         plan.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
+        return build_log([f"{name}: {value}" for name, value in sorted(content.items())])
+
+    def inspect(self, model: Path, spec: EngineSpec, plan: Path) -> tuple[Layer, ...]:
+        """Show the one step that there is.
+
+        Raises:
+            FaultError: The file is not a plan of this backend.
+        """
+        del model, spec  # the plan says it all
+        content = _read_plan(plan)
+        shape = (None, CLASSES)
+        return (
+            Layer(
+                name="arithmetic",
+                operator="fake.Classify",
+                outputs=(LayerOutput(name="logits", dtype="float32", shape=shape),),
+                parameter_bytes=round(content.model().weight_bytes),
+                facts=(("precision", content.precision), ("work_ms", f"{content.work_ms:g}")),
+            ),
+        )
 
     def load(self, plan: Path, deployment: Deployment) -> "FakeEngine":
         """Set up the arithmetic for a deployment.
@@ -143,11 +164,8 @@ class FakeBackend:
             MemoryLimitError: It does not fit.
             FaultError: The file is not a plan of this backend.
         """
-        try:
-            content = _read(plan)
-            model = content.model()
-        except (OSError, ValueError) as error:
-            raise FaultError(f"{plan.name} is no engine of the fake backend: {error}") from error
+        content = _read_plan(plan)
+        model = content.model()
         is_in_corner = deployment.batch_size >= _CORNER
         if content.fault == "crash" and is_in_corner:
             os.abort()
@@ -158,6 +176,22 @@ class FakeBackend:
             )
         _check_memory(model, batch_size=deployment.batch_size, concurrency=deployment.concurrency)
         return FakeEngine(model, deployment, fault=content.fault)
+
+    def peak_memory(
+        self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
+    ) -> int:
+        """Compute what serving takes on the made-up device, bytes.
+
+        Raises:
+            FaultError: The file is not a plan of this backend.
+        """
+        del batch, deadline_s
+        model = _read_plan(plan).model()
+        return round(
+            model.memory_bytes(
+                batch_size=deployment.batch_size, concurrency=deployment.concurrency
+            )
+        )
 
 
 class FakeEngine:
@@ -237,6 +271,18 @@ class FakeEngine:
     def _hang_if_asked(self) -> None:
         while self._fault == "hang":
             time.sleep(3600)
+
+
+def _read_plan(plan: Path) -> _Content:
+    """Read what ``build`` wrote.
+
+    Raises:
+        FaultError: It is something else.
+    """
+    try:
+        return _read(plan)
+    except (OSError, ValueError) as error:
+        raise FaultError(f"{plan.name} is no engine of the fake backend: {error}") from error
 
 
 def _read(path: Path) -> _Content:

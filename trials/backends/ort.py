@@ -14,22 +14,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search_spaces.deployment import Deployment, Precision, Scalar
-from trials.backend import Capabilities, EngineSpec, Option, Scope
+from search_spaces.deployment import Deployment, Precision
+from trials.backend import Capabilities, EngineSpec, Option, Scope, Tensors
 from trials.backends.ort_engine import TYPES, OrtEngine
 from trials.backends.ort_errors import mapped
+from trials.backends.ort_layers import layers_of
+from trials.backends.ort_log import INFO, overheard
+from trials.backends.ort_memory import peak_memory
+from trials.backends.ort_session import LEVELS, opened, serving_options, session_options
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, UnsupportedError
+from trials.inspection import BuildLog, Layer, build_log
 
-_LEVELS = {
-    "disable": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
 _RECIPE = "1"  # to be raised when the same spec builds another graph
-_ERRORS_ONLY = 3  # log severity; saving a hardware-specific graph is a warning, and meant
 _CPU_INFO = Path("/proc/cpuinfo")
 _CAPABILITIES = Capabilities(
     precisions=(Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC),
@@ -44,7 +42,7 @@ _CAPABILITIES = Capabilities(
             name="graph_optimization",
             scope=Scope.ENGINE,
             default="all",
-            choices=tuple(_LEVELS),
+            choices=tuple(LEVELS),
             help="how far the graph is fused and laid out for this CPU",
         ),
         Option(
@@ -82,7 +80,7 @@ class OrtBackend:
         """Return the versions of library and recipe, and the CPU that graphs are optimized for."""
         return (*_cpu(), ("onnxruntime", version("onnxruntime")), ("recipe", _RECIPE))
 
-    def build(self, model: Path, spec: EngineSpec, plan: Path) -> None:
+    def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Optimize the graph in a session of its own and save it.
 
         Raises:
@@ -91,14 +89,32 @@ class OrtBackend:
             FaultError: ONNX Runtime broke.
         """
         _refuse_precision(spec.precision)
-        level = str(dict(spec.options).get("graph_optimization", "all"))
-        options = _session_options(level=level)
+        options = session_options(level=_level(spec), log_severity=INFO)
         options.optimized_model_filepath = str(plan)
         source: str | bytes = str(model)
-        if spec.precision is Precision.INT8 and level in _FUSING_LEVELS:
+        if _is_made_unsigned(spec):
             source = _unsigned(model)
-        with mapped(f"building {model.name} for {spec.precision}"):
-            _refuse_types(_session(source, options))
+        with mapped(f"building {model.name} for {spec.precision}"), overheard() as lines:
+            _refuse_types(opened(source, options))
+        return build_log(lines)
+
+    def inspect(self, model: Path, spec: EngineSpec, plan: Path) -> tuple[Layer, ...]:
+        """Read the layers from the saved graph, and their origin from the model's.
+
+        Raises:
+            FaultError: The plan is not a saved graph.
+        """
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # no types
+
+        try:
+            optimized = onnx.load_model(plan, load_external_data=False)
+        except (OSError, DecodeError) as error:
+            raise FaultError(f"{plan.name} is no engine of ONNX Runtime: {error}") from error
+        given = onnx.load_model(model, load_external_data=False)
+        if _is_made_unsigned(spec):
+            use_unsigned(given)
+        return layers_of(given, optimized)
 
     def load(self, plan: Path, deployment: Deployment) -> OrtEngine:
         """Load a saved graph as it is.
@@ -107,33 +123,33 @@ class OrtBackend:
             MemoryLimitError: It does not fit.
             FaultError: ONNX Runtime broke, or the file is not a saved graph.
         """
-        chosen: dict[str, Scalar] = dict(deployment.options)
-        options = _session_options(level="disable")
-        options.intra_op_num_threads = int(chosen.get("threads", 1))
-        spinning = "1" if chosen.get("spinning", True) else "0"
-        options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
         try:
             with mapped(f"loading an engine for {deployment}"):
-                return OrtEngine(_session(str(plan), options))
+                return OrtEngine(opened(str(plan), serving_options(deployment)))
         except UnsupportedError as error:  # it was supported when it was built
             raise FaultError(f"{error}; the engine file is damaged") from error
 
+    def peak_memory(
+        self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
+    ) -> int | None:
+        """Return the resident memory of a process that serves nothing else, bytes.
 
-def _session_options(*, level: str) -> Any:
-    import onnxruntime
+        None where the kernel does not tell, as in some sandboxes.
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    return options
+        Raises:
+            UnsupportedError: The engine does not take inputs of this shape.
+            MemoryLimitError: It does not fit.
+            FaultError: The process that rehearses it died, or ran past the deadline.
+        """
+        return peak_memory(plan, deployment, batch, deadline_s=deadline_s)
 
 
-def _session(source: str | bytes, options: Any) -> Any:
-    import onnxruntime
+def _level(spec: EngineSpec) -> str:
+    return str(dict(spec.options).get("graph_optimization", "all"))
 
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+def _is_made_unsigned(spec: EngineSpec) -> bool:
+    return spec.precision is Precision.INT8 and _level(spec) in _FUSING_LEVELS
 
 
 def _unsigned(model: Path) -> str | bytes:

@@ -30,10 +30,12 @@ TYPES = {
 class OrtEngine:
     """One session that all requests share; see :class:`trials.backend.Engine`."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, *, hidden: str = "") -> None:
+        """Serve the outputs of a session, except one that is not the model's."""
         self._session = session
+        self._answers = [node for node in session.get_outputs() if node.name != hidden]
         self._inputs = tuple(map(_spec, session.get_inputs()))
-        self._outputs = tuple(map(_spec, session.get_outputs()))
+        self._outputs = tuple(map(_spec, self._answers))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -55,7 +57,7 @@ class OrtEngine:
             FaultError: ONNX Runtime broke.
         """
         with mapped("running a batch"):
-            arrays = self._session.run(None, dict(inputs))
+            arrays = self._run(inputs)
         for spec, array in zip(self._outputs, arrays, strict=True):
             _check(spec, array)
         return {spec.name: array for spec, array in zip(self._outputs, arrays, strict=True)}
@@ -75,9 +77,7 @@ class OrtEngine:
         bindings: list[Any] = []
         try:
             with mapped("binding buffers"):
-                for batch in batches:
-                    bindings.append(self._session.io_binding())
-                    self._bind(bindings[-1], batch)
+                bindings = [self.binding(batch) for batch in batches]
             yield tuple(_request(self._session, binding) for binding in bindings)
         finally:
             for binding in bindings:
@@ -88,9 +88,15 @@ class OrtEngine:
         """Release the session."""
         del self._session
 
-    def _bind(self, binding: Any, batch: Tensors) -> None:
+    def binding(self, batch: Tensors) -> Any:
+        """Copy a batch and allocate its outputs, in ONNX Runtime's own form for ``run``.
+
+        Raises:
+            Exception: What ONNX Runtime raises, as it is.
+        """
         from onnxruntime import OrtValue
 
+        binding = self._session.io_binding()
         for spec in self._inputs:
             array = batch[spec.name]
             value = OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
@@ -100,18 +106,28 @@ class OrtEngine:
             dtype = np.dtype(spec.dtype).type
             value = OrtValue.ortvalue_from_shape_and_type(shape, dtype)
             binding.bind_ortvalue_output(spec.name, value)
+        return binding
+
+    def run(self, binding: Any) -> None:
+        """Run a request; raises what ONNX Runtime raises."""
+        self._session.run_with_iobinding(binding)
+
+    def _run(self, inputs: Tensors) -> list[NDArray[Any]]:
+        names = [spec.name for spec in self._outputs]
+        arrays: list[NDArray[Any]] = self._session.run(names, dict(inputs))
+        return arrays
 
     def _output_shapes(self, batch: Tensors) -> list[tuple[int, ...]]:
         """Work out the shapes of the outputs for one batch."""
         known: dict[object, int] = {}
         for node in self._session.get_inputs():
             known.update(zip(node.shape, batch[node.name].shape, strict=False))
-        shapes = [node.shape for node in self._session.get_outputs()]
+        shapes = [node.shape for node in self._answers]
         if all(type(dim) is int or dim in known for shape in shapes for dim in shape):
             return [
                 tuple(dim if type(dim) is int else known[dim] for dim in shape) for shape in shapes
             ]
-        return [array.shape for array in self._session.run(None, dict(batch))]
+        return [array.shape for array in self._run(batch)]
 
 
 def _request(session: Any, binding: Any) -> Request:

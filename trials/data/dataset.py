@@ -21,7 +21,7 @@ from search_spaces.space import Preprocessing, SplitFiles, SplitOfOne, Task, Tas
 from trials.backend import Tensors
 from trials.data.images import read_image_folder
 from trials.data.npz import Array, Arrays, Stored, read_npz
-from trials.data.preprocessing import check_range, preprocessed, shown
+from trials.data.preprocessing import check_range, check_types, preprocessed, shown
 from trials.errors import DataError
 
 SPLITS = ("calibration", "search", "report")
@@ -66,7 +66,9 @@ class Split:
         """
         chosen = np.asarray(indices, dtype=np.intp)
         return {
-            name: preprocessed(array[chosen], preprocessing, where=f"split {self.name}")
+            name: preprocessed(
+                array[chosen], preprocessing.conversion(name), where=f"split {self.name}"
+            )
             for name, array in self.arrays
         }
 
@@ -280,8 +282,9 @@ def _read(path: Path, task: Task, *, source: str) -> Stored:
         stored = Stored(path=path, arrays=pixels, labels=folder.labels, classes=folder.classes)
     else:
         stored = read_npz(path, classification=task.kind is TaskKind.CLASSIFICATION)
+    check_types(task.preprocessing, [name for name, _ in stored.arrays], source=source)
     for name, array in stored.arrays:
-        where = f"{source}: {path}: {_array_name(name)}"
-        check_range(array, task.preprocessing, where=where)
-        preprocessed(array[:1], task.preprocessing, where=where)
+        where, how = f"{source}: {path}: {_array_name(name)}", task.preprocessing.conversion(name)
+        check_range(array, how, where=where)
+        preprocessed(array[:1], how, where=where)
     return stored

@@ -25,7 +25,8 @@ def feeds(samples: Tensors, inputs: tuple[TensorSpec, ...], *, source: str) -> T
         samples = {inputs[0].name: samples[""]}
     _check_names(samples, [spec.name for spec in inputs], source)
     for spec in inputs:
-        _check_tensor(samples[spec.name], spec, source)
+        _check_type(samples[spec.name], spec, inputs, source)
+        _check_shape(samples[spec.name], spec, source)
     return {spec.name: samples[spec.name] for spec in inputs}
 
 
@@ -49,18 +50,31 @@ def _check_names(samples: Tensors, wanted: Sequence[str], source: str) -> None:
     )
 
 
-def _check_tensor(array: Array, spec: TensorSpec, source: str) -> None:
-    if array.dtype.name == spec.dtype and _matches(array.shape, spec.shape):
+def _check_type(
+    array: Array, spec: TensorSpec, inputs: tuple[TensorSpec, ...], source: str
+) -> None:
+    if array.dtype.name == spec.dtype:
         return
-    differ = (
-        f"{source}: the model's input {spec.name!r} takes {spec.dtype} {shown(spec.shape)}, the "
-        f"samples are {array.dtype.name} {array.shape}"
-    )
-    if array.dtype.name != spec.dtype:
-        raise DataError(f"{differ}; set task.preprocess.dtype: {spec.dtype}")
+    types = {one.dtype for one in inputs}
+    each = ", ".join(f"{one.name}: {one.dtype}" for one in inputs)
+    mend = spec.dtype if len(types) == 1 else f"{{{each}}}"
+    raise DataError(f"{_difference(array, spec, source)}; set task.preprocess.dtype: {mend}")
+
+
+def _check_shape(array: Array, spec: TensorSpec, source: str) -> None:
+    if _matches(array.shape, spec.shape):
+        return
+    differ = _difference(array, spec, source)
     if _matches(array.shape[1:], spec.shape[1:]):
         raise DataError(f"{differ}; the model takes batches of {spec.shape[0]} only")
     raise DataError(f"{differ}; {_reshaping(array.shape[1:], spec.shape[1:])}")
+
+
+def _difference(array: Array, spec: TensorSpec, source: str) -> str:
+    return (
+        f"{source}: the model's input {spec.name!r} takes {spec.dtype} {shown(spec.shape)}, the "
+        f"samples are {array.dtype.name} {array.shape}"
+    )
 
 
 def _matches(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from search_spaces.space import Preprocessing
+from search_spaces.space import Conversion, Preprocessing, is_floating
+from search_spaces.spelling import did_you_mean
 from trials.data.npz import Array
 from trials.errors import DataError
 
@@ -14,7 +15,45 @@ def shown(shape: Sequence[int | None]) -> str:
     return f"({', '.join('n' if size is None else str(size) for size in shape)})"
 
 
-def preprocessed(stored: Array, how: Preprocessing, *, where: str) -> Array:
+def check_types(preprocessing: Preprocessing, names: Sequence[str], *, source: str) -> None:
+    """Refuse types by input that do not name each of the stored inputs and nothing else.
+
+    Args:
+        preprocessing: The task's.
+        names: Of the stored inputs; "" is a sole unnamed one.
+        source: The space file, for messages.
+
+    Raises:
+        DataError: They do not, or there is nothing that scale, mean or std could be for.
+    """
+    if isinstance(preprocessing.dtype, str):
+        return
+    types = dict(preprocessing.dtype)
+    where = f"{source}: task.preprocess.dtype"
+    if "" in names:
+        raise DataError(
+            f"{where} is by input, and the data hold one array without a name; write "
+            f"dtype: {next(iter(types.values()))}, or store inputs.<name> for each input"
+        )
+    for name in types:
+        if name not in names:
+            raise DataError(
+                f"{where}: there are no samples inputs.{name}; {did_you_mean(name, names)}"
+            )
+    for name in names:
+        if name not in types:
+            raise DataError(
+                f"{where}: has no type for inputs.{name}; add one, such as {name}: float32"
+            )
+    how = preprocessing
+    if not any(map(is_floating, types.values())) and (how.scale != 1 or how.mean or how.std):
+        raise DataError(
+            f"{where}: no input has a floating type, so scale, mean and std are for nothing; "
+            "remove them"
+        )
+
+
+def preprocessed(stored: Array, how: Conversion, *, where: str) -> Array:
     """Return ``(stored * scale - mean) / std`` as ``how.dtype``; at least float32 in between."""
     dtype = np.dtype(how.dtype)
     plain = how.scale == 1 and not how.mean and not how.std
@@ -53,7 +92,7 @@ def _per_channel(values: tuple[float, ...], key: str, stored: Array, where: str)
     return np.array(values).reshape(-1, *(1,) * (stored.ndim - 2))
 
 
-def check_range(stored: Array, how: Preprocessing, *, where: str) -> None:
+def check_range(stored: Array, how: Conversion, *, where: str) -> None:
     """Refuse stored values that an integer type for the model would cut or wrap."""
     dtype = np.dtype(how.dtype)
     if dtype.kind == "f" or np.can_cast(stored.dtype, dtype):

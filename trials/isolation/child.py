@@ -28,7 +28,7 @@ from trials.machine.cgroup import oom_kills, was_oom_kill
 _LOG = logging.getLogger(__name__)
 # ONNX Runtime reports to its makers from threads of its own, which also disturb a measurement; it
 # reads this when it is imported
-_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 _MEMORY_PERIOD_S = 0.05
 _LOOK_PERIOD_S = 1.0  # the pipe of a dead child stays open where a grandchild inherited it
 _GOODBYE_S = 1.0
@@ -67,7 +67,7 @@ class Child:
         self._connection, theirs = Pipe()
         # without a name, so that nothing is left of it however we end
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by bury
-        _append_only(self._output)
+        append_only(self._output)
         try:
             with theirs:
                 self._process = self._started(theirs.fileno(), opener)
@@ -148,7 +148,7 @@ class Child:
         return subprocess.Popen(
             # -P: a folder called trials in the working directory is not ours
             [sys.executable, "-P", "-m", *worker],
-            env=_QUIET | os.environ,
+            env=QUIET | os.environ,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
@@ -202,7 +202,7 @@ class Child:
             )
 
     def _autopsy(self, phase: str, kills_before: int | None) -> WorkerDiedError | MemoryLimitError:
-        words = _last_words(self._output)
+        words = last_words(self._output)
         self.bury()
         code = self._process.returncode
         if code == -signal.SIGKILL and was_oom_kill(kills_before, oom_kills()):
@@ -210,16 +210,17 @@ class Child:
                 f"the kernel killed the worker for lack of memory in phase {phase!r}; lower "
                 "batch_size or concurrency"
             )
-        return WorkerDiedError(f"the worker {_ending(code)} in phase {phase!r}{words}")
+        return WorkerDiedError(f"the worker {ending(code)} in phase {phase!r}{words}")
 
 
-def _append_only(file: IO[bytes]) -> None:
+def append_only(file: IO[bytes]) -> None:
     """Make writes go to the end, wherever that is: the file is truncated between requests."""
     flags = fcntl.fcntl(file, fcntl.F_GETFL)
     fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_APPEND)
 
 
-def _ending(code: int | None) -> str:
+def ending(code: int | None) -> str:
+    """Say how a process ended by its return code; None for one that did not."""
     if code is None:
         return "hung up and does not die"
     if code >= 0:
@@ -229,7 +230,8 @@ def _ending(code: int | None) -> str:
     return f"was killed by {name}{guess}"
 
 
-def _last_words(output: IO[bytes]) -> str:
+def last_words(output: IO[bytes]) -> str:
+    """Quote the end of a dead process's output, or nothing where it said nothing."""
     size = os.fstat(output.fileno()).st_size
     tail = os.pread(output.fileno(), _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
     lines = [line.strip() for line in tail.decode(errors="replace").splitlines()]

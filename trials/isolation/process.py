@@ -119,7 +119,7 @@ def _bug(error: Exception) -> Bug:
     return Bug(summary=summary, traceback="".join(traceback.format_exception(error)))
 
 
-def _follow_parent(parent: int) -> None:
+def follow_parent(parent: int) -> None:
     """Die with the owner, leave interrupts to it, and be the first that the kernel sacrifices."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -133,7 +133,7 @@ def _follow_parent(parent: int) -> None:
 def main() -> None:
     """Serve the owner that the command line names, as the module's text says."""
     descriptor, opener, parent = sys.argv[1:]
-    _follow_parent(int(parent))
+    follow_parent(int(parent))
     flags = fcntl.fcntl(int(descriptor), fcntl.F_GETFD)
     # else a grandchild keeps the pipe open
     fcntl.fcntl(int(descriptor), fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)

@@ -1,48 +1,64 @@
-"""Peak memory of a stretch of work, as the kernel counts it.
+"""Resident memory that a process takes for itself, as the kernel counts it.
 
-The peak is that of this process's resident memory above what it held at the start. Freed memory is
-given back to the kernel first, so that an earlier trial in the same process neither hides nor
-inflates a later one's peak. Memory that is already resident (libraries, data) does not count.
+Only anonymous memory counts: pages of libraries and other files are there for every process that
+uses them and can be read again. It is meant for a process that did nothing before (see
+``trials.isolation.pristine``); in one that is used again, free memory that the C library kept from
+earlier work is taken first, and the growth is too low by as much.
+
+References:
+    proc(5): smaps_rollup, clear_refs, VmHWM, RssAnon.
 """
 
-import ctypes
-import gc
-from mmap import PAGESIZE
+import os
 from pathlib import Path
 
+_ROLLUP = Path("/proc/self/smaps_rollup")
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # proc(5): resets VmHWM to the current resident size
+_RESET_PEAK = "5"  # resets VmHWM to the current resident size
 _BYTES_PER_KB = 1024
 
 
-class PeakMemory:
-    """Watch the peak of resident memory from construction on."""
+def is_told() -> bool:
+    """Tell whether the kernel says these things; some sandboxes do not."""
+    return os.access(_ROLLUP, os.R_OK) and os.access(_CLEAR_REFS, os.W_OK)
+
+
+class ResidentMemory:
+    """Watch this process's own memory grow from construction on."""
 
     def __init__(self) -> None:
-        gc.collect()
-        _give_back_freed()
+        self._before_bytes = _held_bytes()
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
-        self._before_bytes = _field_bytes("VmRSS")
+        self._anonymous_bytes = _fields(_STATUS)["RssAnon"]
 
-    def peak_bytes(self, *, surplus_bytes: int = 0) -> int:
-        """Return the peak above the start, bytes; at least a page, in which the kernel counts.
+    def held_bytes(self) -> int:
+        """Return the growth up to now, to the page; may be negative."""
+        return _held_bytes() - self._before_bytes
 
-        Args:
-            surplus_bytes: What was resident at the peak and is not to count.
+    def peak_bytes(self) -> int:
+        """Return the largest growth at any moment since construction.
+
+        Less exact than :meth:`held_bytes`: the kernel notes the peak of all resident pages, of
+        which those of files that are resident now are taken off, and counts them roughly where
+        there are many processors.
         """
-        above = _field_bytes("VmHWM") - self._before_bytes
-        return max(PAGESIZE, above - surplus_bytes)
+        status = _fields(_STATUS)
+        of_files = status["VmRSS"] - status["RssAnon"]
+        return status["VmHWM"] - of_files - self._anonymous_bytes
 
 
-def _give_back_freed() -> None:
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; musl has none
-    if trim is not None:
-        trim(0)
+def _held_bytes() -> int:
+    """Return this process's anonymous memory, what was swapped out included."""
+    fields = _fields(_ROLLUP)
+    return fields["Anonymous"] + fields["Swap"]
 
 
-def _field_bytes(name: str) -> int:
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * _BYTES_PER_KB
-    raise LookupError(name)
+def _fields(path: Path) -> dict[str, int]:
+    """Read lines like ``Anonymous:  112 kB``, in bytes."""
+    parts = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {
+        part[0].removesuffix(":"): int(part[1]) * _BYTES_PER_KB
+        for part in parts
+        if len(part) == 3 and part[2] == "kB"  # noqa: PLR2004 - name, number, unit
+    }

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from trials.store.locks import held_file, is_held, locked
 
-_RECENT_PINS = 16  # a trial touches three entries; the rest is margin for a caller's own paths
+_RECENT_PINS = 16  # a trial touches four entries; the rest is margin for a caller's own paths
 _LASTING = "model/"
 _LOCK = "alive"
 _PINS = "pins"

@@ -125,6 +125,19 @@ class Store:
                     return Obtained(entry=made, made=True, seconds=made.make_s)
         return Obtained(entry=entry, made=False, seconds=entry.make_s)
 
+    def forget(self, entry: Entry) -> None:
+        """Remove an entry, if it is still there, whoever uses it.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        folder = self._folder(entry.kind, entry.key)
+        with self._explained():
+            self._refuse_link(folder.parent)
+            with exclusive(self.root):
+                if os.path.lexists(folder):
+                    remove(folder)
+
     def list(self) -> tuple[Entry, ...]:
         """Return every readable entry, least recently used first, without checking payloads.
 

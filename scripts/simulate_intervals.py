@@ -1,0 +1,223 @@
+"""Simulate how often 95 % intervals of percentiles cover the truth, ours beside others'.
+
+Each repetition draws one measurement (blocks of requests) from a process whose true percentiles
+are known, and asks every method for its interval. Printed is the share of repetitions in which the
+interval held the truth (nominal 95 %), and its median half-width relative to the truth. MLPerf's
+early-stopping estimate is an upper bound at 99 %: its column is how often it lay above the truth.
+
+    python scripts/simulate_intervals.py [--repetitions 400] [--blocks 20] [--requests 250]
+
+References:
+    Korn, E. and Graubard, B. (1998) and others: ours, see ``trials.measuring.statistics``.
+    Reddi, V. et al. (2020), MLPerf inference benchmark. ISCA. Its early stopping: the largest
+        number of overlatency requests that a run of this length may have (binomial, 99 %).
+    Efron, B. and Tibshirani, R. (1993), An introduction to the bootstrap: percentile intervals.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal, stats
+
+from trials.measurement import Block
+from trials.measuring.statistics import quantile
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+
+LEVELS = (0.5, 0.9, 0.99)
+SIGMA = 0.3  # of log latency
+TRUTH_REQUESTS = 4_000_000
+BOOTSTRAP_DRAWS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How a measurement is cut into blocks."""
+
+    blocks: int
+    requests: int
+
+
+Process = Callable[[np.random.Generator, Shape], Floats]
+"""Draws latencies of shape ``(blocks, requests)``, seconds."""
+
+
+def independent(random: np.random.Generator, shape: Shape) -> Floats:
+    """Independent requests, log-normal."""
+    return random.lognormal(-6.9, SIGMA, (shape.blocks, shape.requests))
+
+
+def autoregressive(random: np.random.Generator, shape: Shape) -> Floats:
+    """Log latencies that remember about twenty requests, across blocks too."""
+    memory = 0.95
+    shocks = random.normal(0, SIGMA * math.sqrt(1 - memory**2), shape.blocks * shape.requests)
+    shocks[0] = random.normal(0, SIGMA)
+    series = signal.lfilter([1.0], [1.0, -memory], shocks)
+    return np.exp(-6.9 + series).reshape(shape.blocks, shape.requests)
+
+
+def wandering(random: np.random.Generator, shape: Shape) -> Floats:
+    """Levels of whole blocks that wander by 5 % and remember a block or two."""
+    memory, spread = 0.5, 0.05
+    shocks = random.normal(0, spread * math.sqrt(1 - memory**2), shape.blocks)
+    shocks[0] = random.normal(0, spread)
+    levels = signal.lfilter([1.0], [1.0, -memory], shocks)
+    return independent(random, shape) * np.exp(levels)[:, None]
+
+
+def bursty(random: np.random.Generator, shape: Shape) -> Floats:
+    """Five in a hundred requests fall into bursts of about fifty, three times as slow."""
+    count = shape.blocks * shape.requests
+    slow, length = 0.05, 50
+    leave, enter = 1 / length, slow / (1 - slow) / length
+    states, at, is_slow = np.empty(count, dtype=bool), 0, bool(random.random() < slow)
+    while at < count:
+        stay = int(random.geometric(leave if is_slow else enter))
+        states[at : at + stay] = is_slow
+        at, is_slow = at + stay, not is_slow
+    latencies = random.lognormal(-6.9, 0.1, count) * np.where(states, 3.0, 1.0)
+    return latencies.reshape(shape.blocks, shape.requests)
+
+
+def drifting(random: np.random.Generator, shape: Shape) -> Floats:
+    """Requests that become 10 % slower from begin to end, as a machine that warms up."""
+    levels = np.linspace(1.0, 1.1, shape.blocks * shape.requests)
+    return independent(random, shape) * levels.reshape(shape.blocks, shape.requests)
+
+
+def heavy(random: np.random.Generator, shape: Shape) -> Floats:
+    """Two in a hundred requests wait by a Pareto law without a variance."""
+    latencies = independent(random, shape)
+    waits = 1e-3 * (1 + random.pareto(1.8, latencies.shape))
+    return latencies + np.where(random.random(latencies.shape) < 0.02, waits, 0.0)  # noqa: PLR2004
+
+
+PROCESSES: dict[str, Process] = {
+    "iid": independent,
+    "AR(1)": autoregressive,
+    "wandering": wandering,
+    "bursts": bursty,
+    "drift": drifting,
+    "heavy tail": heavy,
+}
+
+
+def ours(latencies: Floats, level: float, random: np.random.Generator) -> Interval:
+    """Cluster Korn-Graubard-Woodruff, as trifront prints it."""
+    del random
+    estimate = quantile(blocks_of(latencies), level)
+    low = -math.inf if estimate.low is None else estimate.low
+    return low, math.inf if estimate.high is None else estimate.high
+
+
+def order_statistics(latencies: Floats, level: float, random: np.random.Generator) -> Interval:
+    """Take requests for independent: binomial ranks."""
+    del random
+    ordered = np.sort(latencies, axis=None)
+    low, high = (int(stats.binom.ppf(end, ordered.size, level)) for end in (0.025, 0.975))
+    return ordered[max(0, low - 1)], ordered[min(ordered.size - 1, high)]
+
+
+def bootstrap(latencies: Floats, level: float, random: np.random.Generator) -> Interval:
+    """Resample requests; percentile interval."""
+    flat = latencies.ravel()
+    drawn = random.choice(flat, (BOOTSTRAP_DRAWS, flat.size))
+    low, high = np.quantile(np.quantile(drawn, level, axis=1), (0.025, 0.975))
+    return low, high
+
+
+def t_of_blocks(latencies: Floats, level: float, random: np.random.Generator) -> Interval:
+    """Take the mean of the blocks' percentiles, and t over the blocks."""
+    del random
+    each = np.quantile(latencies, level, axis=1)
+    half = stats.t.ppf(0.975, each.size - 1) * each.std(ddof=1) / math.sqrt(each.size)
+    return each.mean() - half, each.mean() + half
+
+
+def early_stopping(latencies: Floats, level: float, random: np.random.Generator) -> Interval:
+    """MLPerf: the smallest order statistic that binomial counts put above the percentile."""
+    del random
+    ordered = np.sort(latencies, axis=None)
+    # as many requests above it as n independent ones stay below with a chance of 1 %
+    above = int(stats.binom.ppf(0.01, ordered.size, 1 - level)) - 1
+    return -math.inf, math.inf if above < 0 else ordered[ordered.size - 1 - above]
+
+
+METHODS = {
+    "ours": ours,
+    "order statistics": order_statistics,
+    "bootstrap": bootstrap,
+    "t of block percentiles": t_of_blocks,
+    "MLPerf (upper, 99 %)": early_stopping,
+}
+
+
+def blocks_of(latencies: Floats) -> list[Block]:
+    """Make blocks of one worker's closed loop."""
+    return [
+        Block(start_s=0.0, window_s=float(one.sum()), latencies_s=one, batch_size=1)
+        for one in latencies
+    ]
+
+
+def truths_of(process: Process, shape: Shape) -> Floats:
+    """Return the percentiles of very many requests, shape ``(levels,)``."""
+    random = np.random.default_rng(2**32)
+    rounds = math.ceil(TRUTH_REQUESTS / (shape.blocks * shape.requests))
+    pooled = np.concatenate([process(random, shape).ravel() for _ in range(rounds)])
+    truths: Floats = np.quantile(pooled, LEVELS)
+    return truths
+
+
+def lines(repetitions: int, shape: Shape) -> Iterator[str]:
+    """Run everything and write a line a process and percentile."""
+    names = "  ".join(f"{name:>24s}" for name in METHODS)
+    yield f"{'process':12s} {'':4s} {names}"
+    for number, (process_name, process) in enumerate(PROCESSES.items()):
+        truths = truths_of(process, shape)
+        found: dict[tuple[str, float], list[Interval]] = {}
+        for repetition in range(repetitions):
+            random = np.random.default_rng((number, repetition))
+            latencies = process(random, shape)
+            for method, interval in METHODS.items():
+                for level in LEVELS:
+                    found.setdefault((method, level), []).append(
+                        interval(latencies, level, random)
+                    )
+        for level, truth in zip(LEVELS, truths, strict=True):
+            cells = (cell(found[method, level], truth) for method in METHODS)
+            yield f"{process_name:12s} p{level * 100:<3g} {'  '.join(cells)}"
+
+
+def cell(intervals: list[Interval], truth: float) -> str:
+    """Write coverage and relative width."""
+    covered = np.mean([low <= truth <= high for low, high in intervals])
+    width = np.median([(high - low) / truth for low, high in intervals])
+    text = f"{covered:6.1%}"
+    return f"{f'{text} (±{width / 2:.1%})' if math.isfinite(width) else text:>24s}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=400)
+    parser.add_argument("--blocks", type=int, default=20)
+    parser.add_argument("--requests", type=int, default=250, help="of a block")
+    arguments = parser.parse_args()
+    shape = Shape(blocks=arguments.blocks, requests=arguments.requests)
+    print(
+        f"{arguments.repetitions} repetitions of {shape.blocks} blocks of {shape.requests} "
+        f"requests; coverage of 95 % intervals (median half-width); load {os.getloadavg()[0]:.1f}"
+    )
+    for line in lines(arguments.repetitions, shape):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
