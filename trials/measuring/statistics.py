@@ -25,9 +25,9 @@ from trials.measurement import Block, Estimate, Seconds, Speed
 
 MIN_BLOCKS = 3  # with fewer, a spread between blocks is no more than a guess
 
-_UPPER = 0.975  # of a two-sided 95 % interval
-_LOWER = 0.025
-_Z = 1.959963984540054  # normal quantile at _UPPER
+CONFIDENCE = 0.95  # of every interval, unless a comparison of several asks for more
+
+_Z = 1.959963984540054  # normal quantile at 0.975
 # log-rates closer than 1e-10 are equal: a nanosecond clock resolves 1e-8 of a 0.1-s block
 _EQUAL_VARIANCE = 1e-20
 _FURTHEST = math.log(1e3)  # a limit more than a thousandfold away is no limit
@@ -55,8 +55,15 @@ def quantile(blocks: Sequence[Block], p: float) -> Estimate:
     return quantiles(blocks, (p,))[0]
 
 
-def quantiles(blocks: Sequence[Block], levels: Sequence[float]) -> tuple[Estimate, ...]:
+def quantiles(
+    blocks: Sequence[Block], levels: Sequence[float], *, confidence: float = CONFIDENCE
+) -> tuple[Estimate, ...]:
     """Estimate several quantiles as :func:`quantile` does, sorting the samples once.
+
+    Args:
+        blocks: In order of time.
+        levels: Each in (0, 1).
+        confidence: Of the intervals, in (0, 1).
 
     Raises:
         ValueError: As for :func:`quantile`.
@@ -65,11 +72,15 @@ def quantiles(blocks: Sequence[Block], levels: Sequence[float]) -> tuple[Estimat
     if not all(0 < p < 1 for p in levels):
         raise ValueError(f"quantile levels {tuple(levels)} are not all inside (0, 1)")
     pooled = np.sort(np.concatenate([block.latencies_s for block in blocks]))
-    return tuple(_quantile(blocks, pooled, p) for p in levels)
+    return tuple(_quantile(blocks, pooled, p, confidence=confidence) for p in levels)
 
 
-def mean_latency(blocks: Sequence[Block]) -> Estimate:
+def mean_latency(blocks: Sequence[Block], *, confidence: float = CONFIDENCE) -> Estimate:
     """Estimate the mean latency of all requests, in seconds.
+
+    Args:
+        blocks: In order of time.
+        confidence: Of the interval, in (0, 1).
 
     Raises:
         ValueError: No block, a block without requests, or one without length.
@@ -77,11 +88,15 @@ def mean_latency(blocks: Sequence[Block]) -> Estimate:
     _refuse_empty(blocks)
     requests = np.array([block.latencies_s.size for block in blocks], dtype=np.float64)
     totals_s = np.array([block.latencies_s.sum() for block in blocks])
-    return _ratio(blocks, totals_s, requests)
+    return _ratio(blocks, totals_s, requests, confidence=confidence)
 
 
-def throughput(blocks: Sequence[Block]) -> Estimate:
+def throughput(blocks: Sequence[Block], *, confidence: float = CONFIDENCE) -> Estimate:
     """Estimate the rate of work over all blocks, in samples/s.
+
+    Args:
+        blocks: In order of time.
+        confidence: Of the interval, in (0, 1).
 
     Raises:
         ValueError: No block, a block without requests, or one without length.
@@ -91,7 +106,7 @@ def throughput(blocks: Sequence[Block]) -> Estimate:
         [block.latencies_s.size * block.batch_size for block in blocks], dtype=np.float64
     )
     windows_s = np.array([block.window_s for block in blocks])
-    return _ratio(blocks, samples, windows_s)
+    return _ratio(blocks, samples, windows_s, confidence=confidence)
 
 
 def summarize(blocks: Sequence[Block], *, target_met: bool) -> Speed:
@@ -158,7 +173,7 @@ def mean_score(values: Sequence[float] | Seconds) -> Estimate:
     value = float(scores.mean())
     if scores.size == 1 or np.ptp(scores) == 0:
         return Estimate(value=value, low=None, high=None)
-    half = _t(scores.size - 1) * float(scores.std(ddof=1)) / math.sqrt(scores.size)
+    half = _t(scores.size - 1, CONFIDENCE) * float(scores.std(ddof=1)) / math.sqrt(scores.size)
     return Estimate(value=value, low=value - half, high=value + half)
 
 
@@ -210,7 +225,9 @@ def autocorrelation_time(values: Seconds) -> float:
     return max(1.0, 2.0 * positive - 1.0)
 
 
-def _quantile(blocks: Sequence[Block], pooled: Seconds, p: float) -> Estimate:
+def _quantile(
+    blocks: Sequence[Block], pooled: Seconds, p: float, *, confidence: float
+) -> Estimate:
     from scipy.special import betaincinv
 
     n = pooled.size
@@ -224,10 +241,12 @@ def _quantile(blocks: Sequence[Block], pooled: Seconds, p: float) -> Estimate:
     variance, tau = _variance(below / sizes, sizes / n)
     # equal blocks say nothing against independent requests, of which there are n and no more
     effective = n if variance == 0 else min(n, p * (1 - p) / variance)
-    effective *= min(1.0, (_t(n - 1) / _t(max(3.0, len(blocks) / tau - 1))) ** 2)
+    degrees = max(3.0, len(blocks) / tau - 1)
+    effective *= min(1.0, (_t(n - 1, confidence) / _t(degrees, confidence)) ** 2)
     failures = effective * (1 - p)
-    low = math.floor(n * float(betaincinv(effective * p, failures + 1, _LOWER)))
-    high = n * float(betaincinv(effective * p + 1, failures, _UPPER))
+    tail = (1 - confidence) / 2
+    low = math.floor(n * float(betaincinv(effective * p, failures + 1, tail)))
+    high = n * float(betaincinv(effective * p + 1, failures, 1 - tail))
     return Estimate(
         value=value,
         low=float(pooled[low - 1]) if low >= 1 else None,
@@ -235,7 +254,9 @@ def _quantile(blocks: Sequence[Block], pooled: Seconds, p: float) -> Estimate:
     )
 
 
-def _ratio(blocks: Sequence[Block], totals: Seconds, bases: Seconds) -> Estimate:
+def _ratio(
+    blocks: Sequence[Block], totals: Seconds, bases: Seconds, *, confidence: float
+) -> Estimate:
     """Estimate sum(totals) / sum(bases) with a t interval on the log rates of the blocks.
 
     Pooling weighs a block by its base: a mean of the blocks' own rates would be biased where
@@ -251,7 +272,7 @@ def _ratio(blocks: Sequence[Block], totals: Seconds, bases: Seconds) -> Estimate
         # equal blocks cannot tell their spread; their requests can, if they are independent
         pooled = np.concatenate([block.latencies_s for block in blocks])
         variance = float((pooled.std() / pooled.mean()) ** 2) / pooled.size
-    reach = _t(max(1.0, len(blocks) / tau - 1)) * math.sqrt(variance)
+    reach = _t(max(1.0, len(blocks) / tau - 1), confidence) * math.sqrt(variance)
     if reach > _FURTHEST:
         return Estimate(value=value, low=None, high=None)
     return Estimate(value=value, low=value * math.exp(-reach), high=value * math.exp(reach))
@@ -267,11 +288,11 @@ def _variance(values: Seconds, weights: Seconds) -> tuple[float, float]:
     return spread * tau / (1 - min(0.5, tau / count)), tau
 
 
-def _t(degrees: float) -> float:
+def _t(degrees: float, confidence: float) -> float:
     # scipy.special holds the same function as scipy.stats and loads ten times faster
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, _UPPER))
+    return float(stdtrit(degrees, (1 + confidence) / 2))
 
 
 def _refuse_empty(blocks: Sequence[Block]) -> None:
