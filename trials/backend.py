@@ -168,6 +168,24 @@ class ComputesBlocks(Protocol):
         ...
 
 
+@runtime_checkable
+class RewritesModels(Protocol):
+    """A backend that says a model otherwise before it builds, for speed and not for meaning."""
+
+    def rewrite(self, model: Path, spec: EngineSpec, out: Path) -> bool:
+        """Write the model as engines for ``spec`` are built from it.
+
+        For whoever lets the same library build from a file, on another machine.
+
+        Returns:
+            Whether it is another model than was given; if not, nothing is written.
+
+        Raises:
+            TrialError: As for ``build``.
+        """
+        ...
+
+
 class Backend(Protocol):
     """A kind of inference engine. Cheap to make: no device or library is touched before a call."""
 

@@ -42,6 +42,7 @@ class Split:
         labels: Shape ``(samples,)``, int64, for classification; else ``(samples, …)`` of anything.
         cohorts: Shape ``(samples,)``, text; or None.
         digest: SHA-256 of samples, labels and cohorts; equal digest, equal content.
+        classes: Names of the class folders, or None where the data name no classes.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Split:
     labels: Array
     cohorts: NDArray[np.str_] | None
     digest: str
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,6 +108,21 @@ def dataset_from_task(task: Task, *, source: str) -> Dataset:
         report=splits["report"],
         preprocessing=task.preprocessing,
     )
+
+
+def split_from_path(path: Path, task: Task, *, source: str) -> Split:
+    """Read one file or folder as a split of its own, called ``data``.
+
+    Args:
+        path: An npz file or a folder of class folders.
+        task: Says how labels and samples are meant; its own ``data`` are not looked at.
+        source: What asks for it, for messages.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    stored = _read(path, task, source=source)
+    return _split("data", stored, np.arange(len(stored)))
 
 
 def synthetic_dataset(seed: int) -> Dataset:
@@ -213,7 +230,12 @@ def _split(name: str, stored: Stored, indices: NDArray[np.intp]) -> Split:
         digest.update(_bytes(array).data)
     digest.update(json.dumps(None if cohorts is None else cohorts.tolist()).encode())
     return Split(
-        name=name, arrays=arrays, labels=labels, cohorts=cohorts, digest=digest.hexdigest()
+        name=name,
+        arrays=arrays,
+        labels=labels,
+        cohorts=cohorts,
+        digest=digest.hexdigest(),
+        classes=stored.classes,
     )
 
 

@@ -78,6 +78,16 @@ def read_npz(path: Path, *, classification: bool) -> Stored:
     return Stored(path=path, arrays=arrays, labels=labels, cohorts=cohorts)
 
 
+def arrays_in(path: Path) -> dict[str, Array]:
+    """Read every array of a file, whatever it is called, and check nothing of it.
+
+    Raises:
+        DataError: The file is missing, damaged or holds pickles.
+    """
+    with _archive(path) as archive:
+        return {name: _member(archive, name, path) for name in archive}
+
+
 def _members(path: Path) -> dict[str, Array]:
     """Load the arrays that mean something here, and miss the ones that must be there."""
     with _archive(path) as archive:

@@ -22,7 +22,7 @@ from typing import IO, assert_never
 import psutil
 
 from trials.errors import DeadlineError, MemoryLimitError, WorkerBugError, WorkerDiedError
-from trials.isolation.messages import Bug, Done, Open, Phase, Raised, Reply, Request
+from trials.isolation.messages import Bug, Done, Phase, Raised, Reply, Request, phase_of
 from trials.machine.cgroup import oom_kills, was_oom_kill
 
 _LOG = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Child:
     ) -> Done | Raised | Bug:
         kills_before = oom_kills()
         ends_s = monotonic() + limits.deadline_s
-        phase = "open" if isinstance(request, Open) else request.verb.value
+        phase = phase_of(request)
         os.ftruncate(self._output.fileno(), 0)  # last words are to be of this request
         with contextlib.suppress(BrokenPipeError):  # died idle: the end of the pipe tells
             self._connection.send(request)

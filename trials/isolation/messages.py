@@ -8,10 +8,13 @@ child, where its types would have other names than in the parent.
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from trials.references import Wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +37,35 @@ class Verb(StrEnum):
     RUN = "run"
     REPORT = "report"
     PREPARE = "prepare"
+    RECORD = "record"
     DESCRIBE = "describe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A request to an open session; ``deployment`` is None for ``describe`` alone."""
+    """A request to an open session; ``deployment`` is None for ``describe`` alone.
+
+    Attributes:
+        wanted: How many references ``record`` is to record; None for the other verbs.
+    """
 
     verb: Verb
     deployment: Deployment | None = None
+    wanted: "Wanted | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A request that needs no session: call one function of ours with one argument.
+
+    Attributes:
+        import_path: The owner's ``sys.path``.
+        function: ``module:function``.
+    """
+
+    import_path: tuple[str, ...]
+    function: str
+    argument: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,5 +102,16 @@ class Bug:
     traceback: str
 
 
-Request: TypeAlias = Open | Job
+def phase_of(request: "Request") -> str:
+    """Name what a request begins with, for messages about its end."""
+    match request:
+        case Open():
+            return "open"
+        case Job(verb=verb):
+            return verb.value
+        case Errand(function=function):
+            return function.rpartition(":")[2]
+
+
+Request: TypeAlias = Open | Job | Errand
 Reply: TypeAlias = Phase | Done | Raised | Bug

@@ -17,17 +17,29 @@ from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from search_spaces.deployment import Deployment
 from search_spaces.errors import SpaceError
 from trials.errors import MemoryLimitError, TrialError
-from trials.isolation.messages import Bug, Done, Job, Open, Phase, Raised, Reply, Request, Verb
+from trials.isolation.messages import (
+    Bug,
+    Done,
+    Errand,
+    Job,
+    Open,
+    Phase,
+    Raised,
+    Reply,
+    Request,
+    Verb,
+)
 
 if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
     from trials.measurement import Quality
     from trials.outcome import Outcome
+    from trials.references import Recorded, Wanted
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _FIRST_TO_GO = "1000"  # proc(5): the highest oom_score_adj
@@ -46,6 +58,10 @@ class Session(Protocol):
 
     def prepare(self, deployment: Deployment) -> "Prepared":
         """Put a deployment's model and engine into the store."""
+        ...
+
+    def record(self, deployment: Deployment, wanted: "Wanted") -> "Recorded":
+        """Describe a deployment's engine and record what it answers to labelled samples."""
         ...
 
     def describe(self) -> "BenchFacts":
@@ -67,6 +83,8 @@ def serve(connection: Connection, opener: str) -> None:
             case Job():
                 assert session is not None, "a job came before the session was open"
                 _reply(connection, partial(_done, session, request, connection))
+            case Errand():
+                _reply(connection, partial(_run, request))
 
 
 def _opened(connection: Connection, opener: str, request: Open) -> Session | None:
@@ -74,13 +92,23 @@ def _opened(connection: Connection, opener: str, request: Open) -> Session | Non
 
     def work() -> object:
         sys.path[:] = request.import_path
-        module, _, function = opener.partition(":")
-        opens = getattr(import_module(module), function)
+        opens = _function(opener)
         opened.append(opens(request.space, request.store_root, request.store_limit_bytes))
         return None
 
     _reply(connection, work)
     return opened[0] if opened else None
+
+
+def _run(errand: Errand) -> object:
+    sys.path[:] = errand.import_path
+    return _function(errand.function)(errand.argument)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), attribute)
+    return found
 
 
 def _done(session: Session, job: Job, connection: Connection) -> object:
@@ -91,6 +119,9 @@ def _done(session: Session, job: Job, connection: Connection) -> object:
             return session.report(deployment)
         case Verb.PREPARE, Deployment() as deployment:
             return session.prepare(deployment)
+        case Verb.RECORD, Deployment() as deployment:
+            assert job.wanted is not None
+            return session.record(deployment, job.wanted)
         case _:
             return session.describe()
 

@@ -7,6 +7,7 @@ from search_spaces.space import SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared, open_bench
 from trials.measurement import Quality
 from trials.outcome import Outcome
+from trials.references import Recorded, Wanted, record_references
 from trials.run import OnPhase, run_trial, score_report
 from trials.store.store import Store
 
@@ -28,6 +29,10 @@ class BenchSession:
     def prepare(self, deployment: Deployment) -> Prepared:
         """Put a deployment's model and engine into the store."""
         return self._bench.prepare(deployment)
+
+    def record(self, deployment: Deployment, wanted: Wanted) -> Recorded:
+        """Describe a deployment's engine and record what it answers to labelled samples."""
+        return record_references(deployment, self._bench, wanted)
 
     def describe(self) -> BenchFacts:
         """Identify the input of the search."""

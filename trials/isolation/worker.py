@@ -27,6 +27,7 @@ from trials.outcome import Failed, Infeasible, Outcome
 if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
     from trials.measurement import Quality
+    from trials.references import Recorded, Wanted
 
 _BYTES_PER_MB = 1e6
 
@@ -109,6 +110,15 @@ class Worker:
             TrialError: The engine cannot be built, or the worker died.
         """
         return cast("Prepared", self._ask(Job(verb=Verb.PREPARE, deployment=deployment)))
+
+    def record(self, deployment: Deployment, wanted: "Wanted") -> "Recorded":
+        """Describe a deployment's engine and record what it answers to labelled samples.
+
+        Raises:
+            TrialError: The engine cannot be built, loaded or run, or the worker died.
+        """
+        job = Job(verb=Verb.RECORD, deployment=deployment, wanted=wanted)
+        return cast("Recorded", self._ask(job))
 
     def describe(self) -> "BenchFacts":
         """Open the space, if no worker has yet, and identify the input of the search.
