@@ -7,7 +7,8 @@
     ├── WorkspaceError  a workspace folder that cannot be written
     ├── StorageError    a study database that cannot be reached, is locked or full
     ├── TrackingError   an MLflow server or store that refuses
-    ├── ExportError     a bundle that cannot be written
+    ├── ExportError     an export that cannot be written
+    ├── BundleError     an exported folder that is not what was exported
     ├── SpaceExhaustedError  every allowed deployment has been tried
     └── UsageError      options that contradict each other
 """
@@ -39,7 +40,11 @@ class TrackingError(OptimizerError):
 
 
 class ExportError(OptimizerError):
-    """A bundle that cannot be written."""
+    """An export that cannot be written."""
+
+
+class BundleError(OptimizerError):
+    """An exported folder that is not, or no longer, what was exported."""
 
 
 class SpaceExhaustedError(OptimizerError):

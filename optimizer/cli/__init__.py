@@ -1,6 +1,7 @@
 """The command line: ``trifront``. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 done, 1 an expected error (one line and a hint), 2 wrong usage, 3 nothing feasible.
+Exit codes: 0 done, 1 an expected error (one line and a hint), 2 wrong usage, 3 nothing feasible or
+a gate that failed.
 Heavy libraries are imported inside the commands that need them, so that ``--help`` is instant.
 """
 
@@ -12,6 +13,7 @@ import typer
 
 from optimizer.cli import (
     authoring,
+    exporting,
     harvest,
     health,
     looking,
@@ -34,7 +36,9 @@ app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(reporting.report)
-app.command()(harvest.export)
+app.command()(exporting.export)
+app.command()(exporting.verify)
+app.command()(exporting.reproduce)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
 app.command()(harvest.studies)

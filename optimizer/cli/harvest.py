@@ -1,4 +1,4 @@
-"""``trifront front``, ``show``, ``export`` and ``studies``."""
+"""``trifront front``, ``show`` and ``studies``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -147,36 +147,6 @@ def show(
     for heading, table in tables_of_trial(record, verdict):
         console.print(heading)
         console.print(table)
-
-
-def export(
-    trial: TrialArgument,
-    *,
-    to: Annotated[Path, typer.Option(help="A new folder.", file_okay=False)],
-    study: StudyOption = None,
-    workspace: WorkspaceOption = WORKSPACE,
-    storage: StorageOption = None,
-) -> None:
-    """Export the engine that a trial measured, with a manifest of everything about it.
-
-    Examples:
-
-      trifront export knee --to deploy/
-
-      trifront export 12 --to deploy/ --study resnet
-    """
-    from optimizer.export.bundle import export_bundle
-    from optimizer.front.picking import record_named
-    from optimizer.wiring import opened_worker, place_at, study_at
-
-    place = place_at(workspace, storage)
-    found = study_at(place, study)
-    record = record_named(trial, found)
-    with opened_worker(found.space, place) as worker:
-        deployment = record.outcome.deployment
-        bundle = export_bundle(record, found, lambda: worker.prepare(deployment), to)
-    for file in bundle.files:
-        typer.echo(file)
 
 
 def studies(

@@ -26,6 +26,8 @@ def test_no_command_reports_to_the_makers_of_a_library_or_leaves_files_at_home(
         ("init", model.name, "--data", data.name),
         ("search", space, "--trials", "1", "--mlflow", "none"),
         ("export", "knee", "--to", "bundle"),
+        ("verify", "bundle", "--sessions", "1"),
+        ("reproduce", "knee", "--sessions", "1"),
     ):
         subprocess.run([PROGRAM, *command], cwd=work, env=environment, check=True)
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from real_spaces import write_data, write_model, write_pages, write_reader
 from search_fakes import SPACE
 
 from optimizer.cli import app, main
+from optimizer.export.checksums import SUMS, sha256_of, sums_of
+from optimizer.workspace import load_blocks, save_blocks
 from search_spaces.catalog import SHIPPED, space_path
 
 TRIALS = "15"
 COMMANDS = (
-    *("search", "front", "show", "export", "dashboard", "studies", "init", "check", "schema"),
+    *("search", "front", "show", "export", "verify", "reproduce", "dashboard", "studies"),
+    *("init", "check", "schema", "store list", "store verify", "store prune"),
     *("doctor", "report", "ui"),
-    *("store list", "store verify", "store prune"),
 )
 
 
@@ -141,6 +143,13 @@ def test_version_is_printed() -> None:
         ["search", "fake", "--sampler", "magic"],
         ["show"],
         ["export", "knee"],
+        ["export", "knee", "--to", "d", "--format", "zip"],
+        ["export", "knee", "--to", "d", "--references", "-1"],
+        ["verify"],
+        ["verify", ".", "--against", "nothing"],
+        ["verify", ".", "--against", "100%"],
+        ["verify", ".", "--data", "absent.npz"],
+        ["reproduce", "knee", "--sessions", "0"],
     ],
 )
 def test_wrong_usage_is_code_two_and_writes_nothing(
@@ -278,6 +287,72 @@ def test_export_writes_what_was_measured_and_lists_it(here: Command, tmp_path: P
     assert {Path(file).name for file in files} >= {"manifest.json", "engine.json", "README.md"}
 
 
+@pytest.mark.parametrize("again", ["verify", "reproduce"])
+def test_what_was_measured_is_measured_again_alike(
+    here: Command, tmp_path: Path, again: str
+) -> None:
+    here("export", "knee", "--to", str(tmp_path / "d"))
+    target = {"verify": str(tmp_path / "d"), "reproduce": "knee"}[again]
+
+    text, data = here(again, target), here(again, target, "--json", "--sessions", "1").document
+
+    assert (text.code, text.out.splitlines()[-1]) == (0, "passed")
+    assert "now / then" in text.out
+    assert (data["passed"], data["failures"]) == (True, [])
+
+
+def test_changed_byte_is_one_line(here: Command, tmp_path: Path) -> None:
+    here("export", "knee", "--to", str(tmp_path / "d"))
+    (tmp_path / "d" / "README.md").write_text("mine", encoding="utf-8")
+
+    ran = here("verify", str(tmp_path / "d"))
+
+    assert ran.code == 1
+    assert ran.out == ""
+    assert ran.err.splitlines()[1].startswith("trifront: ")
+    assert "README.md is not what was exported" in ran.err
+
+
+def test_gate_that_fails_is_code_three(here: Command, tmp_path: Path) -> None:
+    """Raw blocks of a machine that was twice as fast."""
+    here("export", "knee", "--to", str(tmp_path / "d"))
+    blocks = load_blocks(tmp_path / "d" / "blocks.parquet")
+    faster = tuple(
+        replace(one, window_s=one.window_s / 2, latencies_s=one.latencies_s / 2) for one in blocks
+    )
+    save_blocks(faster, tmp_path / "d" / "blocks.parquet")
+    reseal(tmp_path / "d", "blocks.parquet")
+
+    ran = here("verify", str(tmp_path / "d"), "--sessions", "1")
+
+    assert ran.code == 3
+    assert ran.out.splitlines()[-1].startswith("failed: latency_p99_ms is worse")
+
+
+def reseal(folder: Path, name: str) -> None:
+    """Write a changed file into the manifest and the sums, as nobody should."""
+    path = folder / "manifest.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["files"][name]["sha256"] = sha256_of(folder / name)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    (folder / SUMS).write_text(sums_of(folder), encoding="utf-8")
+
+
+def test_export_without_references_says_so(here: Command, tmp_path: Path) -> None:
+    ran = here("export", "knee", "--to", str(tmp_path / "d"), "--references", "0")
+
+    assert ran.code == 0
+    assert "no references" in ran.err
+    assert not (tmp_path / "d" / "references.npz").exists()
+
+
+def test_format_that_the_study_cannot_have_is_one_line(here: Command, tmp_path: Path) -> None:
+    ran = here("export", "knee", "--to", str(tmp_path / "d"), "--format", "triton")
+
+    assert "there is no model to make a Triton model of" in one_line(ran)
+    assert not (tmp_path / "d").exists()
+
+
 def test_export_into_a_folder_in_use_is_one_line(here: Command, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
 
@@ -324,7 +399,14 @@ def test_prune_asks_what_to_drop(here: Command, limits: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["front"], ["show", "knee"], ["export", "knee", "--to", "d"], ["studies"]]
+    "arguments",
+    [
+        ["front"],
+        ["show", "knee"],
+        ["export", "knee", "--to", "d"],
+        ["reproduce", "knee"],
+        ["studies"],
+    ],
 )
 def test_workspace_without_a_study_is_one_line_and_stays_away(
     nowhere: Command, tmp_path: Path, arguments: list[str]

@@ -1,123 +1,86 @@
-"""Bundles: the engine that was measured, whole or not at all, and everything about it."""
+"""Exports: the deployment that was measured, whole or not at all, and everything about it."""
 
 import hashlib
-import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from real_exports import Case, InProcess, measured_case, record_in, study_of
 from real_spaces import bench_in, point, samples, write_model, write_space
-from search_fakes import FACTS, infeasible
+from search_fakes import infeasible
 
-from optimizer.errors import ExportError, WorkspaceError
-from optimizer.export.bundle import MANIFEST_FORMAT, Bundle, export_bundle
-from optimizer.search.sampler_name import SamplerName
-from optimizer.search.samplers import sampler_named
-from optimizer.study.records import TrialRecord
-from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
-from optimizer.workspace import Workspace
+from optimizer.errors import ExportError, UsageError
+from optimizer.export.catalog import format_named
+from optimizer.export.description import installed_packages
+from optimizer.export.export import check_place
+from optimizer.export.format_name import FormatName, TritonBackend
+from optimizer.export.manifest import Manifest, Role, manifest_from_json
+from optimizer.workspace import Workspace, load_blocks
 from search_spaces.deployment import Deployment, Precision
-from search_spaces.space import SearchSpace
-from trials.bench import Bench, Prepared
-from trials.outcome import Completed, Outcome
-from trials.run import run_trial, score_report
+from search_spaces.files import space_from_yaml
+from trials.bench import Prepared
 
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A measured trial, its study, and the bench that it was measured on."""
-
-    study: SearchStudy
-    bench: Bench
-    record: TrialRecord
-
-    @property
-    def deployment(self) -> Deployment:
-        return self.record.outcome.deployment
-
-    @property
-    def outcome(self) -> Completed:
-        assert isinstance(self.record.outcome, Completed)
-        return self.record.outcome
-
-    def export(self, folder: Path, *, bench: Bench | None = None) -> Bundle:
-        """Export the trial, its engine prepared on this or another bench."""
-        found = bench or self.bench
-        return export_bundle(
-            self.record, self.study, lambda: found.prepare(self.deployment), folder
-        )
+ONNX = format_named(FormatName.ONNX)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A real space with one small model."""
-    (tmp_path / "user").mkdir()
-    return bench_in(tmp_path, write_space(tmp_path / "user"))
-
-
-@pytest.fixture
-def study(tmp_path: Path, bench: Bench) -> SearchStudy:
-    return study_of(bench.space, Workspace(root=tmp_path / "work"), facts=bench.facts)
-
-
-@pytest.fixture
-def case(study: SearchStudy, bench: Bench) -> Case:
+def case(tmp_path: Path) -> Case:
     """A trial that was measured, with its verdict."""
-    told = record_in(study, lambda one: run_trial(one, bench, on_phase=lambda _: None))
-    study.keep_verdict(told.number, score_report(told.outcome.deployment, bench))
-    return Case(study=study, bench=bench, record=told)
+    return measured_case(tmp_path)
 
 
-def study_of(space: SearchSpace, workspace: Workspace, *, facts: Any = FACTS) -> SearchStudy:
-    workspace.create()
-    storage = open_storage(workspace.storage_url, workspace)
-    study = open_study(storage, workspace.storage_url, "real", space=space, facts=facts)
-    study.study.sampler, _ = sampler_named(
-        SamplerName.RANDOM, study.encoding, seed=0, trials=None, repeats=False
-    )
-    return study
+def manifest_in(folder: Path) -> Manifest:
+    path = folder / "manifest.json"
+    return manifest_from_json(path.read_text(encoding="utf-8"), source=path)
 
 
-def record_in(study: SearchStudy, answer: Callable[..., Outcome]) -> TrialRecord:
-    asked = study.ask()
-    return study.tell(asked, answer(asked.deployment))
+def test_bundle_holds_all_that_is_needed_to_check_it(tmp_path: Path, case: Case) -> None:
+    exported = case.export(tmp_path / "d")
 
-
-def manifest_in(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return manifest
-
-
-def test_bundle_holds_engine_model_space_and_manifest(tmp_path: Path, case: Case) -> None:
-    bundle = case.export(tmp_path / "d")
-
-    assert [path.name for path in bundle.files] == [
+    assert [path.name for path in exported.files] == [
         "README.md",
+        "SHA256SUMS",
+        "blocks.parquet",
         "engine.onnx",
         "manifest.json",
         "model.onnx",
+        "references.npz",
         "space.yaml",
     ]
     assert (tmp_path / "d" / "space.yaml").read_text(encoding="utf-8") == case.study.space_file
+    assert load_blocks(tmp_path / "d" / "blocks.parquet")[0].batch_size == (
+        case.deployment.batch_size
+    )
 
 
-def test_manifest_names_every_file_with_its_digest(tmp_path: Path, case: Case) -> None:
+def test_onnx_format_is_the_converted_model_and_its_manifest(tmp_path: Path, case: Case) -> None:
+    exported = case.export(tmp_path / "d", ONNX)
+
+    assert [path.name for path in exported.files] == [
+        "SHA256SUMS",
+        "manifest.json",
+        "model.onnx",
+    ]
+    model = (tmp_path / "d" / "model.onnx").read_bytes()
+    assert hashlib.sha256(model).hexdigest() == case.outcome.engine.model_digest
+
+
+def test_manifest_names_every_file_with_digest_size_and_role(tmp_path: Path, case: Case) -> None:
     case.export(tmp_path / "d")
 
-    files = manifest_in(tmp_path / "d")["files"]
+    files = manifest_in(tmp_path / "d").files
 
-    others = {path.name for path in (tmp_path / "d").iterdir()} - {"manifest.json"}
+    others = {path.name for path in (tmp_path / "d").iterdir()} - {"manifest.json", "SHA256SUMS"}
     assert files.keys() == others
     for name, facts in files.items():
         content = (tmp_path / "d" / name).read_bytes()
-        assert facts == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    assert files["engine.onnx"]["sha256"] == case.outcome.engine.engine_digest
-    assert files["model.onnx"]["sha256"] == case.outcome.engine.model_digest
+        assert (facts.sha256, facts.size_bytes) == (
+            hashlib.sha256(content).hexdigest(),
+            len(content),
+        )
+    assert files["engine.onnx"].sha256 == case.outcome.engine.engine_digest
+    assert files["model.onnx"].role is Role.MODEL
 
 
 def test_manifest_says_everything_about_the_trial(tmp_path: Path, case: Case) -> None:
@@ -125,17 +88,37 @@ def test_manifest_says_everything_about_the_trial(tmp_path: Path, case: Case) ->
 
     manifest = manifest_in(tmp_path / "d")
 
-    assert manifest["format"] == MANIFEST_FORMAT
-    assert (manifest["study"], manifest["trial"]) == (case.study.name, case.record.number)
-    assert manifest["deployment"] == dict(case.deployment.axes())
-    assert manifest["precision"] == case.deployment.precision
-    assert manifest["inputs"] == dict(case.bench.facts.digests)
-    assert manifest["preprocessing"]["dtype"] == "float32"
-    assert {"onnxruntime", "python", "cpu_model"} <= manifest["measured_on"].keys()
-    assert manifest["report"]["accuracy"].keys() == {"value", "low", "high"}
-    for name, estimate in case.outcome.metrics().items():
-        assert manifest["metrics"][name]["value"] == estimate.value
-        assert manifest["metrics"][name]["high"] == estimate.high
+    assert (manifest.trial.study, manifest.trial.number) == ("real", case.record.number)
+    assert manifest.deployment.deployment() == case.deployment
+    assert manifest.digests == dict(case.bench.facts.digests)
+    assert manifest.environment == dict(case.outcome.environment.facts)
+    assert manifest.measurement.measuring_plan() == case.study.space.plan
+    assert manifest.task.task().preprocessing == case.study.space.task.preprocessing
+    assert manifest.scores.keys() == {"search", "report"}
+    assert {name: one.estimate() for name, one in manifest.metrics.items()} == (
+        case.outcome.metrics()
+    )
+
+
+def test_manifest_says_who_exported_when_and_with_what(tmp_path: Path, case: Case) -> None:
+    case.export(tmp_path / "d")
+
+    manifest = manifest_in(tmp_path / "d")
+
+    assert manifest.exported.by == "Ada"
+    assert manifest.exported.at.isoformat().endswith("+00:00")
+    assert manifest.packages == installed_packages()
+    assert f"numpy=={np.__version__}" in manifest.packages
+    assert not any("/" in one or "@" in one for one in manifest.packages)
+
+
+def test_engine_can_be_built_from_what_the_manifest_says(tmp_path: Path, case: Case) -> None:
+    case.export(tmp_path / "d")
+
+    manifest = manifest_in(tmp_path / "d")
+
+    spec = manifest.engine.spec(manifest.deployment.precision, case.bench.facts.environment)
+    assert spec == case.bench.prepare(case.deployment).spec
 
 
 def test_exported_engine_gives_the_answers_that_were_scored(tmp_path: Path, case: Case) -> None:
@@ -150,18 +133,15 @@ def test_exported_engine_gives_the_answers_that_were_scored(tmp_path: Path, case
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     cpu = ["CPUExecutionProvider"]
     as_built = ort.InferenceSession(tmp_path / "d" / "engine.onnx", options, providers=cpu)
-    portable = ort.InferenceSession(tmp_path / "d" / "model.onnx", providers=cpu)
 
     assert np.array_equal(as_built.run(None, {"samples": samples(4)})[0], expected)
-    np.testing.assert_allclose(
-        portable.run(None, {"samples": samples(4)})[0], expected, rtol=1e-4, atol=1e-4
-    )
 
 
-def test_readme_loads_the_engine_as_it_says(
-    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("references", [24, 0])
+def test_readme_loads_the_engine_in_ten_lines_as_it_says(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch, references: int
 ) -> None:
-    case.export(tmp_path / "d")
+    case.export(tmp_path / "d", samples=references)
     readme = (tmp_path / "d" / "README.md").read_text(encoding="utf-8")
     [program] = readme.split("```python\n")[1].split("```\n")[:1]
     monkeypatch.chdir(tmp_path / "d")
@@ -172,16 +152,38 @@ def test_readme_loads_the_engine_as_it_says(
     assert len(program.splitlines()) <= 10
     assert names["outputs"][0].shape == (case.deployment.batch_size, 4)
     assert f"Trial {case.record.number} of study real" in readme
+    if references:
+        stored = names["stored"]["outputs.logits"]
+        assert np.array_equal(names["outputs"][0], stored[: case.deployment.batch_size])
+
+
+def test_export_without_references_says_what_is_lost(tmp_path: Path, case: Case) -> None:
+    case.export(tmp_path / "d", samples=0)
+
+    assert manifest_in(tmp_path / "d").references is None
+    assert not (tmp_path / "d" / "references.npz").exists()
+    readme = (tmp_path / "d" / "README.md").read_text(encoding="utf-8")
+    assert "outputs, accuracy and speed cannot be checked" in readme
+
+
+def test_export_without_raw_blocks_says_what_is_lost(tmp_path: Path, case: Case) -> None:
+    case.blocks.unlink()
+
+    case.export(tmp_path / "d")
+
+    assert not (tmp_path / "d" / "blocks.parquet").exists()
+    readme = (tmp_path / "d" / "README.md").read_text(encoding="utf-8")
+    assert "speed cannot be checked" in readme
 
 
 def test_pruned_engine_is_built_again_bit_by_bit(tmp_path: Path, case: Case) -> None:
     case.bench.store.prune(None, everything=True)
     again = bench_in(tmp_path / "elsewhere", case.bench.space)
 
-    case.export(tmp_path / "d", bench=again)
+    gathered = case.gathered(preparer=InProcess(bench=again))
 
-    engine = (tmp_path / "d" / "engine.onnx").read_bytes()
-    assert hashlib.sha256(engine).hexdigest() == case.outcome.engine.engine_digest
+    engine = hashlib.sha256(gathered.engine.read_bytes()).hexdigest()
+    assert engine == case.outcome.engine.engine_digest
 
 
 def test_engine_of_a_model_that_has_changed_is_refused(tmp_path: Path, case: Case) -> None:
@@ -189,27 +191,59 @@ def test_engine_of_a_model_that_has_changed_is_refused(tmp_path: Path, case: Cas
     changed = bench_in(tmp_path, case.bench.space)
 
     with pytest.raises(ExportError, match="the model of variant 'net' has changed"):
-        case.export(tmp_path / "d", bench=changed)
-
-    assert not (tmp_path / "d").exists()
+        case.gathered(preparer=InProcess(bench=changed))
 
 
-def test_engine_that_is_not_bit_identical_is_refused(tmp_path: Path, case: Case) -> None:
-    is_int8 = case.deployment.precision is Precision.INT8
-    other = point(precision=Precision.FP32 if is_int8 else Precision.INT8)
+class Changeable(InProcess):
+    """Builds another engine each time, as some builders do: here that of another precision."""
 
+    def prepare(self, deployment: Deployment) -> Prepared:
+        """Prepare the other precision."""
+        is_int8 = deployment.precision is Precision.INT8
+        return super().prepare(point(precision=Precision.FP32 if is_int8 else Precision.INT8))
+
+
+def test_engine_that_is_not_bit_identical_is_refused(case: Case) -> None:
     with pytest.raises(ExportError, match="building it again gave another one"):
-        export_bundle(case.record, case.study, lambda: case.bench.prepare(other), tmp_path / "d")
+        case.gathered(preparer=Changeable(bench=case.bench))
 
-    assert not (tmp_path / "d").exists()
+
+def test_bound_is_recorded_with_the_room_that_is_left(tmp_path: Path) -> None:
+    write_space(tmp_path)
+    bounds = 'constraints: ["latency_p50_ms <= 1000", "accuracy >= 1"]'
+    with (tmp_path / "real.yaml").open("a", encoding="utf-8") as file:
+        file.write(bounds)
+    case = measured_case(tmp_path, space=space_from_yaml(tmp_path / "real.yaml"))
+    case.export(tmp_path / "d")
+
+    latency, accuracy = manifest_in(tmp_path / "d").constraints
+
+    assert (latency.metric, latency.sense, latency.bound) == ("latency_p50_ms", "<=", 1000)
+    assert latency.margin == 1000 - latency.measured.value
+    assert (latency.standing, accuracy.standing) == ("meets", "misses")
+    assert accuracy.margin == accuracy.measured.value - 1
+
+
+def test_trial_that_was_not_measured_is_refused_with_its_reason(
+    tmp_path: Path, case: Case
+) -> None:
+    study = study_of(case.study.space, Workspace(root=tmp_path / "other"), facts=case.bench.facts)
+    record = record_in(study, infeasible)
+    refused = Case(study=study, workspace=case.workspace, bench=case.bench, record=record)
+
+    with pytest.raises(ExportError, match="is infeasible: needs 25 GB of 24 GB") as caught:
+        refused.gathered()
+
+    assert "trifront front" in caught.value.hint
 
 
 def test_folder_in_use_is_refused_and_left_as_it_was(tmp_path: Path, case: Case) -> None:
     case.export(tmp_path / "d")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "d").iterdir()}
 
-    with pytest.raises(ExportError, match="d is not empty"):
-        case.export(tmp_path / "d")
+    for refused in (check_place, case.export):
+        with pytest.raises(ExportError, match="d is not empty"):
+            refused(tmp_path / "d")
 
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "d").iterdir()} == before
 
@@ -220,46 +254,25 @@ def test_empty_folder_is_taken(tmp_path: Path, case: Case) -> None:
     assert case.export(tmp_path / "d").files
 
 
-def test_file_in_the_way_is_refused(tmp_path: Path, case: Case) -> None:
+def test_working_folder_is_not_replaced_under_ones_feet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    monkeypatch.chdir(tmp_path / "d")
+
+    with pytest.raises(ExportError, match="is the working folder"):
+        check_place(Path())
+
+
+def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d").write_text("mine", encoding="utf-8")
 
     with pytest.raises(ExportError, match="is not empty"):
-        case.export(tmp_path / "d")
-
-    assert (tmp_path / "d").read_text(encoding="utf-8") == "mine"
+        check_place(tmp_path / "d")
 
 
-def test_export_that_fails_half_way_leaves_nothing(tmp_path: Path, case: Case) -> None:
-    def prepare() -> Prepared:
-        prepared = case.bench.prepare(case.deployment)
-        prepared.model.path.unlink()  # gone by the time that it is copied
-        return prepared
-
-    before = set(tmp_path.iterdir())
-
-    with pytest.raises(WorkspaceError, match="cannot write"):
-        export_bundle(case.record, case.study, prepare, tmp_path / "d")
-
-    assert set(tmp_path.iterdir()) == before
-
-
-def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path, case: Case) -> None:
-    dead, alive = 2**22 + 1, os.getpid()  # beyond the largest process id of Linux, and ours
-    for owner in (dead, alive):
-        (tmp_path / f".d.export-{owner}.x").mkdir()
-
-    case.export(tmp_path / "d")
-
-    assert not (tmp_path / f".d.export-{dead}.x").exists()
-    assert (tmp_path / f".d.export-{alive}.x").exists()
-
-
-def test_trial_that_was_not_measured_is_refused_with_its_reason(
-    tmp_path: Path, study: SearchStudy, bench: Bench
-) -> None:
-    record = record_in(study, infeasible)
-
-    with pytest.raises(ExportError, match="is infeasible: needs 25 GB of 24 GB") as caught:
-        Case(study=study, bench=bench, record=record).export(tmp_path / "d")
-
-    assert "trifront front" in caught.value.hint
+def test_options_of_another_format_are_refused() -> None:
+    with pytest.raises(UsageError, match="--model-name is for --format triton"):
+        format_named(FormatName.BUNDLE, model_name="net")
+    with pytest.raises(UsageError, match="--triton-backend is for --format triton"):
+        format_named(FormatName.ONNX, triton_backend=TritonBackend.PYTHON)

@@ -1,0 +1,1 @@
+"""Whether an export, or a trial, still is what it was measured to be."""

@@ -1,0 +1,34 @@
+"""Scores of two engines against each other."""
+
+from optimizer.verification.findings import ScoreFinding
+from search_spaces.metrics import METRICS
+from trials.measurement import Estimate, exact
+from trials.measuring.comparison import difference_of, verdict_on_difference
+
+_POINT = 0.01  # of a share: what people round an accuracy to; of other scores, relative to the old
+_SHARES = ("accuracy", "accuracy_top5", "macro_f1", "ece")
+
+
+def compare_score(
+    metric: str, new: Estimate, old: Estimate, *, data: str, same_samples: bool
+) -> ScoreFinding:
+    """Compare one score within one percentage point, or 1 % of what is no share.
+
+    Args:
+        metric: Its name.
+        new: Scored now.
+        old: What it is held against.
+        data: What was scored now, for people.
+        same_samples: Both were scored on the same samples. Then the difference is no estimate.
+    """
+    margin = _POINT if metric in _SHARES else _POINT * abs(old.value)
+    difference = exact(new.value - old.value) if same_samples else difference_of(new, old)
+    return ScoreFinding(
+        metric=metric,
+        data=data,
+        new=new,
+        old=old,
+        difference=difference,
+        margin=margin,
+        verdict=verdict_on_difference(difference, METRICS[metric].direction, margin=margin),
+    )

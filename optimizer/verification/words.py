@@ -1,0 +1,98 @@
+"""Findings as lines for people and as one JSON document."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from optimizer.front.words import label, text_of
+from optimizer.verification.findings import Findings, ScoreFinding
+from trials.measuring.comparison import Verdict
+from trials.scoring.agreement import Agreement, Predictions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def lines_of(findings: Findings) -> Iterator[str]:
+    """Yield everything but the speeds, which are a table of their own."""
+    yield findings.subject
+    yield from findings.facts
+    for output in findings.outputs:
+        yield _of_output(output)
+    if findings.predictions is not None:
+        yield _of_predictions(findings.predictions)
+    for score in findings.scores:
+        yield _of_score(score)
+    for one in findings.unchecked:
+        yield f"not checked: {one}"
+
+
+def table_of_speeds(findings: Findings) -> "Table":
+    """Lay the speeds out: then, now, their ratio, and what it decides."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("speed, with 95 % intervals")
+    for name in ("then", "now", "now / then"):
+        table.add_column(name, justify="right")
+    table.add_column(f"within ±{100 * findings.margin:g} %")
+    for one in findings.speeds:
+        cells = (label(one.metric), *map(text_of, (one.old, one.new, one.ratio)), one.verdict)
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def verdict_of(findings: Findings) -> str:
+    """Say in one line what it all comes to."""
+    failures = list(findings.failures())
+    if failures:
+        return f"failed: {'; '.join(failures)}"
+    undecided = (
+        *(one.metric for one in findings.scores if one.verdict is Verdict.UNDECIDED),
+        *(one.metric for one in findings.speeds if one.verdict is Verdict.UNDECIDED),
+    )
+    if undecided:
+        return f"passed, but undecided: {', '.join(undecided)}; more --sessions may decide it"
+    return "passed" if not findings.unchecked else "passed, as far as it could be checked"
+
+
+def data_of(findings: Findings) -> dict[str, object]:
+    """Return the findings as JSON data."""
+    return {
+        "passed": findings.passed,
+        "failures": list(findings.failures()),
+        "outputs": [{**asdict(one), "holds": one.holds} for one in findings.outputs],
+        "predictions": None if findings.predictions is None else asdict(findings.predictions),
+        "scores": [asdict(one) for one in findings.scores],
+        "speeds": [asdict(one) for one in findings.speeds],
+        "margin": findings.margin,
+        "facts": list(findings.facts),
+        "unchecked": list(findings.unchecked),
+        "subject": findings.subject,
+    }
+
+
+def _of_output(output: Agreement) -> str:
+    if output.bound == 0:
+        how = "the same, bit by bit" if output.holds else f"differs by {output.deviation:.2g}"
+        return f"output {output.output}: {how}"
+    within = "within" if output.holds else "beyond"
+    return (
+        f"output {output.output}: differs by {output.deviation:.2g} of the largest value, "
+        f"{within} the bound of {output.bound:g}"
+    )
+
+
+def _of_predictions(found: Predictions) -> str:
+    return (
+        f"predictions: the same on {found.agree:,} of {found.samples:,} references; right on "
+        f"{found.right_new:,}, then {found.right_old:,}"
+    )
+
+
+def _of_score(score: ScoreFinding) -> str:
+    return (
+        f"{label(score.metric)} on {score.data}: {text_of(score.new)}, then {text_of(score.old)}; "
+        f"difference {text_of(score.difference)}, {score.verdict}"
+    )
