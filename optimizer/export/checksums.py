@@ -92,7 +92,7 @@ def _difference(written: str, actual: str) -> str:
         if name not in then:
             return f"{_shown(name)} was added after the export; {SUMS} does not name it"
         if then[name] != now[name]:
-            return f"{_shown(name)} is not what was exported; its checksum differs"
+            return f"{_shown(name)} is not what {SUMS} says"
     return f"{SUMS} is not as it was written: its lines, their order or their ends were changed"
 
 

@@ -9,13 +9,6 @@ from trials.measurement import Block
 from trials.measuring.comparison import SPEEDS, Compared, Verdict, compare_speeds
 from trials.measuring.load import CONTENDED
 
-MARGIN = 0.1
-"""Share of a speed that does not matter unless told otherwise.
-
-Two sessions of one engine on one machine differed by so much where others shared the machine; see
-``docs/decisions``. On a machine of one's own 2 to 5 % can be told apart.
-"""
-
 _USUAL = ("latency_p50_ms", "latency_p99_ms", "throughput_sps")
 _REPEATS = 3  # of sessions in which others took the processor; more would only wait for the night
 

@@ -18,7 +18,7 @@ from optimizer.verification.bundle import Bundle, open_bundle
 from optimizer.verification.findings import Findings, ScoreFinding
 from optimizer.verification.machines import other_hardware, other_surroundings
 from optimizer.verification.readiness import ReadyEngine, ready_engine
-from optimizer.verification.scores import compare_score
+from optimizer.verification.scores import compare_predictions, compare_score
 from optimizer.verification.speed import compare_sessions, measure_sessions, wanted_speeds
 from search_spaces.space import TaskKind
 from trials.backend import Tensors
@@ -105,6 +105,8 @@ class _Check:
         references = self._bundle.references()
         outputs, predicted = self._answers(ready, references)
         scores = self._scores(ready.file)
+        if predicted is not None:
+            scores = (compare_predictions(predicted), *scores)
         speeds = self._speeds(ready.file, machine, references)
         then, now = manifest.environment, dict(machine.facts)
         return Findings(

@@ -63,7 +63,9 @@ def data_of(findings: Findings) -> dict[str, object]:
         "passed": findings.passed,
         "failures": list(findings.failures()),
         "outputs": [{**asdict(one), "holds": one.holds} for one in findings.outputs],
-        "predictions": None if findings.predictions is None else asdict(findings.predictions),
+        "predictions": None
+        if findings.predictions is None
+        else {"samples": len(findings.predictions), "agree": findings.predictions.agree},
         "scores": [asdict(one) for one in findings.scores],
         "speeds": [asdict(one) for one in findings.speeds],
         "margin": findings.margin,
@@ -85,10 +87,7 @@ def _of_output(output: Agreement) -> str:
 
 
 def _of_predictions(found: Predictions) -> str:
-    return (
-        f"predictions: the same on {found.agree:,} of {found.samples:,} references; right on "
-        f"{found.right_new:,}, then {found.right_old:,}"
-    )
+    return f"predictions: the same on {found.agree:,} of {len(found):,} references"
 
 
 def _of_score(score: ScoreFinding) -> str:

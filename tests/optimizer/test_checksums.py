@@ -97,7 +97,7 @@ def upwards(folder: Path) -> None:
         (lambda one: (one / "extra.txt").touch(), "extra.txt was added after the export"),
         (lambda one: (one / "a.txt").unlink(), "'a.txt' is in SHA256SUMS and not in the folder"),
         (rename, "'a.txt' is in SHA256SUMS and not in the folder"),
-        (lambda one: (one / "a.txt").write_bytes(b"x"), "a.txt is not what was exported"),
+        (lambda one: (one / "a.txt").write_bytes(b"x"), "a.txt is not what SHA256SUMS says"),
         (lambda one: (one / "empty").mkdir(), "is an empty folder"),
         (lambda one: os.mkfifo(one / "pipe"), "pipe: is no regular file"),
         (link, "a.txt: is a symbolic link"),

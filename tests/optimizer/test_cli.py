@@ -310,7 +310,7 @@ def test_changed_byte_is_one_line(here: Command, tmp_path: Path) -> None:
     assert ran.code == 1
     assert ran.out == ""
     assert ran.err.splitlines()[1].startswith("trifront: ")
-    assert "README.md is not what was exported" in ran.err
+    assert "README.md is not what SHA256SUMS says" in ran.err
 
 
 def test_gate_that_fails_is_code_three(here: Command, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper, save_model
 from real_exports import Case, InProcess, measured_case, record_in, study_of
 from real_spaces import bench_in, point, samples, write_model, write_space
 from search_fakes import infeasible
@@ -19,6 +20,7 @@ from optimizer.export.manifest import Manifest, Role, manifest_from_json
 from optimizer.workspace import Workspace, load_blocks
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
+from search_spaces.space import SearchSpace
 from trials.bench import Prepared
 
 ONNX = format_named(FormatName.ONNX)
@@ -155,6 +157,46 @@ def test_readme_loads_the_engine_in_ten_lines_as_it_says(
     if references:
         stored = names["stored"]["outputs.logits"]
         assert np.array_equal(names["outputs"][0], stored[: case.deployment.batch_size])
+
+
+def two_inputs(folder: Path) -> SearchSpace:
+    """Write a space whose model takes two inputs of other names than the usual one."""
+    write_space(folder)
+    weights = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Add", ["left", "to/the:right"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "head"], ["logits"]),
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [info(name, TensorProto.FLOAT, ("n", 6)) for name in ("left", "to/the:right")],
+        [info("logits", TensorProto.FLOAT, ("n", 4))],
+        [numpy_helper.from_array(weights, "head")],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    save_model(helper.make_model(graph, opset_imports=opset, ir_version=10), folder / "net.onnx")
+    left = samples(200)
+    labels = np.random.default_rng(2).integers(4, size=200)
+    both = {"inputs.left": left, "inputs.to/the:right": left[::-1]}
+    np.savez(folder / "data.npz", allow_pickle=False, labels=labels, **both)
+    return space_from_yaml(folder / "real.yaml")
+
+
+def test_model_of_several_inputs_is_exported_and_loaded_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = measured_case(tmp_path, space=two_inputs(tmp_path), deployment=point(batch_size=4))
+    case.export(tmp_path / "d")
+    readme = (tmp_path / "d" / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "d")
+    names: dict[str, Any] = {}
+
+    exec(readme.split("```python\n")[1].split("```\n")[0], names)  # noqa: S102 - as a reader would
+
+    assert [one.name for one in manifest_in(tmp_path / "d").inputs] == ["left", "to/the:right"]
+    assert np.array_equal(names["outputs"][0], names["stored"]["outputs.logits"][:4])
 
 
 def test_export_without_references_says_what_is_lost(tmp_path: Path, case: Case) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from optimizer.verification.machines import other_hardware, other_surroundings
-from optimizer.verification.scores import compare_score
+from optimizer.verification.scores import compare_predictions, compare_score
 from optimizer.verification.speed import (
     Sessions,
     compare_sessions,
@@ -18,6 +19,7 @@ from trials.measurement import Block, exact
 from trials.measuring.comparison import Verdict
 from trials.measuring.load import CONTENDED
 from trials.measuring.statistics import proportion
+from trials.scoring.agreement import Predictions
 
 
 def block(latency_s: float, seed: int) -> Block:
@@ -118,6 +120,36 @@ def test_score_on_the_same_samples_is_judged_without_chance(right: int, verdict:
 
     assert found.difference == exact(new.value - old.value)
     assert found.verdict is verdict
+
+
+def hits(right: int, *, of: int = 512) -> NDArray[np.bool_]:
+    return np.arange(of) < right
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        (hits(460), Verdict.EQUIVALENT),
+        (hits(455), Verdict.EQUIVALENT),
+        (hits(420), Verdict.WORSE),
+        (hits(500), Verdict.BETTER),
+    ],
+)
+def test_references_are_compared_sample_by_sample(
+    now: NDArray[np.bool_], verdict: Verdict
+) -> None:
+    found = compare_predictions(Predictions(agree=0, hits_old=hits(460), hits_new=now))
+
+    assert found.verdict is verdict
+
+
+def test_one_of_few_references_that_changed_sides_decides_nothing() -> None:
+    few = Predictions(agree=23, hits_old=hits(20, of=24), hits_new=hits(19, of=24))
+
+    found = compare_predictions(few)
+
+    assert found.difference.value == pytest.approx(-1 / 24)
+    assert found.verdict is Verdict.UNDECIDED
 
 
 def test_score_on_other_samples_needs_its_interval() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from real_exports import at_pace, fake_case, measured_case, on_machine
-from real_spaces import point, write_data
+from real_spaces import point, write_data, write_space
 
 from optimizer.errors import BundleError
 from optimizer.export.catalog import format_named
@@ -17,6 +17,7 @@ from optimizer.verification.findings import Findings
 from optimizer.verification.verify import VerifyOrder, verify
 from optimizer.verification.words import data_of, lines_of, verdict_of
 from search_spaces.deployment import Precision
+from search_spaces.files import space_from_yaml
 from trials.errors import FaultError
 from trials.measuring.comparison import Verdict
 from trials.measuring.load import CONTENDED
@@ -59,7 +60,7 @@ def test_real_engine_answers_bit_by_bit_alike_on_its_own_machine(
         ("logits", 0.0, 0.0)
     ]
     assert found.predictions is not None
-    assert found.predictions.agree == found.predictions.samples == 24
+    assert found.predictions.agree == len(found.predictions) == 24
     assert "engine: the one that was measured" in found.facts
     assert [one.metric for one in found.speeds] == ["latency_p99_ms", "throughput_sps"]
 
@@ -169,7 +170,11 @@ def test_data_of_the_report_split_score_exactly_as_they_did(tmp_path: Path) -> N
 
     found = verified(tmp_path / "d", sessions=0, data=tmp_path / "report.npz")
 
-    assert {one.metric for one in found.scores} == {"accuracy", "macro_f1"}
+    assert [(one.metric, one.data) for one in found.scores] == [
+        ("accuracy", "the references"),
+        ("accuracy", "--data"),
+        ("macro_f1", "--data"),
+    ]
     for score in found.scores:
         assert (score.difference.low, score.difference.value) == (0.0, 0.0)
         assert score.verdict is Verdict.EQUIVALENT
@@ -182,10 +187,32 @@ def test_other_data_are_compared_with_the_chance_of_both(tmp_path: Path) -> None
 
     found = verified(tmp_path / "d", sessions=0, data=data)
 
-    accuracy = found.scores[0]
+    accuracy = found.scores[1]
     assert accuracy.difference.low is not None
     assert accuracy.difference.low < accuracy.difference.value
     assert accuracy.verdict is Verdict.UNDECIDED
+
+
+def test_metric_that_is_code_scores_data_and_no_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_metric.py").write_text(
+        "def score(outputs, labels):\n    return (outputs['logits'].argmax(1) == labels) * 1.0\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write_space(tmp_path)
+    text = (tmp_path / "real.yaml").read_text(encoding="utf-8")
+    text = text.replace("kind: classification", "kind: custom\n  metric: my_metric:score")
+    (tmp_path / "real.yaml").write_text(text, encoding="utf-8")
+    measured_case(tmp_path, space=space_from_yaml(tmp_path / "real.yaml")).export(tmp_path / "d")
+    data = write_data(tmp_path / "mine.npz", count=60)
+
+    found = verified(tmp_path / "d", sessions=0, data=data)
+
+    assert found.predictions is None
+    assert any("the metric is code" in one for one in found.unchecked)
+    assert [(one.metric, one.data) for one in found.scores] == [("score", "--data")]
 
 
 def test_export_without_references_says_what_it_cannot_check(tmp_path: Path) -> None:
@@ -246,7 +273,7 @@ def test_truncated_engine_is_found_before_it_is_loaded(tmp_path: Path) -> None:
     content = (folder / "engine.json").read_bytes()
     (folder / "engine.json").write_bytes(content[: len(content) // 2])
 
-    with pytest.raises(BundleError, match=r"engine.json is not what was exported"):
+    with pytest.raises(BundleError, match=r"engine.json is not what SHA256SUMS says"):
         verified(folder)
 
 

@@ -91,4 +91,6 @@ def test_predictions_are_compared_sample_by_sample() -> None:
 
     found = predictions(new, old, labels=np.array([0, 2, 2, 2]))
 
-    assert (found.samples, found.agree, found.right_old, found.right_new) == (4, 2, 2, 2)
+    assert (len(found), found.agree) == (4, 2)
+    assert found.hits_old.tolist() == [True, False, True, False]
+    assert found.hits_new.tolist() == [True, False, False, True]

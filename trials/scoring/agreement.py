@@ -60,19 +60,21 @@ class Agreement:
         return self.deviation <= self.bound
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
     """Predicted classes of two engines on the same samples.
 
     Attributes:
         agree: On how many samples both predict the same class.
-        right_old: How many the old one got right; likewise ``right_new``.
+        hits_old: Which ones the old engine got right, shape ``(samples,)``; likewise ``hits_new``.
     """
 
-    samples: int
     agree: int
-    right_old: int
-    right_new: int
+    hits_old: NDArray[np.bool_]
+    hits_new: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.hits_old)
 
 
 def agreements(
@@ -109,10 +111,9 @@ def predictions(new: Array, old: Array, labels: NDArray[np.int64]) -> Prediction
     """
     chosen_new, chosen_old = new.argmax(axis=1), old.argmax(axis=1)
     return Predictions(
-        samples=len(labels),
         agree=int(np.count_nonzero(chosen_new == chosen_old)),
-        right_old=int(np.count_nonzero(chosen_old == labels)),
-        right_new=int(np.count_nonzero(chosen_new == labels)),
+        hits_old=chosen_old == labels,
+        hits_new=chosen_new == labels,
     )
 
 
