@@ -137,7 +137,7 @@ def _refuse_changed(old: Completed, study: SearchStudy, now: Mapping[str, str]) 
             raise StudyError(
                 f"{kind} '{which}' is no longer what the trial was measured with (it was "
                 f"{digest[:12]}, it is {now.get(name, 'absent')[:12]})",
-                hint="put the old file back; `trifront show` says where the trial came from",
+                hint="put the old file back, or search the new one under another --study name",
             )
 
 

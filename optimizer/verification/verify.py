@@ -8,7 +8,7 @@ within a bound that depends on the precision.
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from trials.measuring.load import CONTENDED
 from trials.references import References
 from trials.scoring.agreement import Agreement, Predictions, agreements, predictions
 
-_BYTES_PER_MB = 1e6
+_PATIENCE_S = 600.0  # for one step at least: this machine may be slower than the study's
 _SAMPLES_IN_FLIGHT = 512  # of a data file, that requests cycle over
 
 
@@ -89,12 +89,9 @@ class _Check:
         self._order = order
         self._on_step = on_step
         self._unchecked: list[str] = []
-        plan = self._manifest.measurement.measuring_plan()
-        memory = plan.max_memory_mb
-        self._plan = plan
+        self._plan = self._manifest.measurement.measuring_plan()
         self._limits = Limits(
-            deadline_s=plan.deadline_s,
-            memory_bytes=None if memory is None else memory * _BYTES_PER_MB,
+            deadline_s=max(_PATIENCE_S, self._plan.deadline_s), memory_bytes=None
         )
 
     def run(self, scratch: Path) -> Findings:
@@ -224,7 +221,10 @@ class _Check:
         task = self._manifest.task.task()
         split = split_from_path(self._order.data, task, source="--data")
         chosen = np.arange(min(len(split), _SAMPLES_IN_FLIGHT))
-        specs = tuple(one.tensor() for one in self._manifest.inputs)
+        specs = tuple(  # a fixed batch is cut from these samples later
+            replace(spec, shape=(None, *spec.shape[1:]))
+            for spec in (one.tensor() for one in self._manifest.inputs)
+        )
         return feeds(split.samples(chosen, task.preprocessing), specs, source="--data")
 
     def _metrics(self) -> Sequence[str]:

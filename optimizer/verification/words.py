@@ -53,7 +53,8 @@ def verdict_of(findings: Findings) -> str:
         *(one.metric for one in findings.speeds if one.verdict is Verdict.UNDECIDED),
     )
     if undecided:
-        return f"passed, but undecided: {', '.join(undecided)}; more --sessions may decide it"
+        names = ", ".join(undecided)
+        return f"passed, but undecided: {names}; a quieter machine or more --sessions may decide"
     return "passed" if not findings.unchecked else "passed, as far as it could be checked"
 
 

@@ -17,10 +17,11 @@ from optimizer.export.description import installed_packages
 from optimizer.export.export import check_place
 from optimizer.export.format_name import FormatName, TritonBackend
 from optimizer.export.manifest import Manifest, Role, manifest_from_json
+from optimizer.export.readme import inputs_in_words
 from optimizer.workspace import Workspace, load_blocks
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
-from search_spaces.space import SearchSpace
+from search_spaces.space import Preprocessing, SearchSpace
 from trials.bench import Prepared
 
 ONNX = format_named(FormatName.ONNX)
@@ -157,6 +158,15 @@ def test_readme_loads_the_engine_in_ten_lines_as_it_says(
     if references:
         stored = names["stored"]["outputs.logits"]
         assert np.array_equal(names["outputs"][0], stored[: case.deployment.batch_size])
+
+
+def test_readme_says_what_was_done_to_the_samples() -> None:
+    how = Preprocessing(dtype="float16", scale=0.5, mean=(0.1, 0.2), std=(1.0, 2.0))
+
+    assert inputs_in_words(how) == (
+        "Inputs as they were measured: type float16, times 0.5, minus mean 0.1, 0.2 (by channel), "
+        "divided by std 1.0, 2.0 (by channel)."
+    )
 
 
 def two_inputs(folder: Path) -> SearchSpace:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from optimizer.verification.findings import Findings
 from optimizer.verification.machines import other_hardware, other_surroundings
 from optimizer.verification.scores import compare_predictions, compare_score
 from optimizer.verification.speed import (
@@ -158,6 +159,25 @@ def test_score_on_other_samples_needs_its_interval() -> None:
     found = compare_score("accuracy", new, old, data="--data", same_samples=False)
 
     assert found.verdict is Verdict.UNDECIDED
+
+
+def test_worse_score_fails_the_gate_by_name() -> None:
+    worse = compare_score(
+        "accuracy", exact(0.8), exact(0.9), data="the references", same_samples=True
+    )
+    found = Findings(
+        subject="d",
+        facts=(),
+        unchecked=(),
+        outputs=(),
+        predictions=None,
+        scores=(worse,),
+        speeds=(),
+        margin=0.1,
+    )
+
+    assert list(found.failures()) == ["accuracy on the references is worse"]
+    assert not found.passed
 
 
 def test_score_that_is_no_share_has_a_relative_margin() -> None:

@@ -105,6 +105,34 @@ def test_configuration_is_made_of_the_deployment(tmp_path: Path) -> None:
         assert line in text
 
 
+@pytest.mark.parametrize(
+    ("classes", "lines"),
+    [(("bag", "coat"), "bag\ncoat\n2\n3\n"), (("a", "b", "c", "d", "e"), "a\nb\nc\nd\n")],
+    ids=["fewer folders than outputs", "more"],
+)
+def test_classes_are_named_as_far_as_the_data_name_them(
+    tmp_path: Path, classes: tuple[str, ...], lines: str
+) -> None:
+    gathered = exported_case(tmp_path).gathered()
+    named = replace(gathered, recorded=replace(gathered.recorded, classes=classes))
+
+    write_export(named, repository(), tmp_path / "d", by="Ada")
+
+    assert (tmp_path / "d/real/labels.txt").read_text(encoding="utf-8") == lines
+
+
+def test_output_that_is_no_class_score_has_no_labels(tmp_path: Path) -> None:
+    gathered = exported_case(tmp_path).gathered()
+    [output] = gathered.recorded.outputs
+    single = replace(gathered.recorded, outputs=(replace(output, shape=(None,)),))
+
+    write_export(replace(gathered, recorded=single), repository(), tmp_path / "d", by="Ada")
+
+    assert not (tmp_path / "d/real/labels.txt").exists()
+    text = (tmp_path / "d/real/config.pbtxt").read_text(encoding="utf-8")
+    assert "label_filename" not in text
+
+
 def test_triton_reads_what_was_meant(triton: Triton, tmp_path: Path) -> None:
     assert parsed(triton, MODEL, tmp_path) == {
         "name": "net",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from real_exports import at_pace, fake_case, measured_case, on_machine
-from real_spaces import point, write_data, write_space
+from real_spaces import point, write_data, write_model, write_space
 
 from optimizer.errors import BundleError
 from optimizer.export.catalog import format_named
@@ -227,10 +227,13 @@ def test_export_without_references_says_what_it_cannot_check(tmp_path: Path) -> 
     assert verdict_of(found) == "passed, as far as it could be checked"
 
 
+@pytest.mark.parametrize("batch", ["batch", 4])
 def test_load_takes_its_inputs_from_the_data_where_there_are_no_references(
-    tmp_path: Path,
+    tmp_path: Path, batch: str | int
 ) -> None:
-    case = measured_case(tmp_path, deployment=point(batch_size=4))
+    model = write_model(tmp_path / "net.onnx", batch=batch)
+    space = write_space(tmp_path, {"net": model}, batch_sizes="[4]")
+    case = measured_case(tmp_path, space=space, deployment=point(batch_size=4))
     case.export(tmp_path / "d", samples=0)
 
     found = verified(tmp_path / "d", data=write_data(tmp_path / "mine.npz", count=60))
