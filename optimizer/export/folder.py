@@ -26,6 +26,8 @@ _HINTS = {
     errno.ENOTDIR: "a file is in the way; name another folder with --to",
     errno.EEXIST: "a file is in the way; name another folder with --to",
     errno.ENAMETOOLONG: "name a shorter one with --to",
+    errno.ENOLCK: "its file system has no locks; name a place on a local disk with --to",
+    errno.EOPNOTSUPP: "its file system has no locks; name a place on a local disk with --to",
 }
 
 

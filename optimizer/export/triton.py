@@ -43,11 +43,8 @@ _SERVING = {  # who serves what was measured; the first one unless told
     "ort": (TritonBackend.ONNXRUNTIME, TritonBackend.PYTHON),
     "tensorrt": (TritonBackend.TENSORRT,),
 }
-_GRAPH_LEVELS = {
-    "basic": -1,
-    "extended": 1,
-    "disable": 2,
-}  # of onnxruntime_backend; all is default
+# numbers of Triton's onnxruntime backend; its default is all
+_GRAPH_LEVELS = {"basic": -1, "extended": 1, "disable": 2}
 _ORT_LEVELS = {
     "all": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
