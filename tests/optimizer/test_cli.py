@@ -520,4 +520,5 @@ def test_model_of_two_inputs_of_two_types_goes_from_init_to_export(
     assert exported.code == 0, exported.err
     readme = (tmp_path / "deploy" / "README.md").read_text(encoding="utf-8")
     assert "input_ids as int64, pixels as float32, floats times 0.00392" in readme
-    assert "outputs = session.run(None, batch)  # arrays by input" in readme
+    assert '"input_ids": stored["inputs.input_ids"]' in readme
+    assert nowhere("verify", "deploy", "--sessions", "0").code == 0

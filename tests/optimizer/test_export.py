@@ -17,11 +17,10 @@ from optimizer.export.description import installed_packages
 from optimizer.export.export import check_place
 from optimizer.export.format_name import FormatName, TritonBackend
 from optimizer.export.manifest import Manifest, Role, manifest_from_json
-from optimizer.export.readme import inputs_in_words
 from optimizer.workspace import Workspace, load_blocks
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
-from search_spaces.space import Preprocessing, SearchSpace
+from search_spaces.space import SearchSpace
 from trials.bench import Prepared
 
 ONNX = format_named(FormatName.ONNX)
@@ -160,15 +159,6 @@ def test_readme_loads_the_engine_in_ten_lines_as_it_says(
         assert np.array_equal(names["outputs"][0], stored[: case.deployment.batch_size])
 
 
-def test_readme_says_what_was_done_to_the_samples() -> None:
-    how = Preprocessing(dtype="float16", scale=0.5, mean=(0.1, 0.2), std=(1.0, 2.0))
-
-    assert inputs_in_words(how) == (
-        "Inputs as they were measured: type float16, times 0.5, minus mean 0.1, 0.2 (by channel), "
-        "divided by std 1.0, 2.0 (by channel)."
-    )
-
-
 def two_inputs(folder: Path) -> SearchSpace:
     """Write a space whose model takes two inputs of other names than the usual one."""
     write_space(folder)
@@ -191,6 +181,9 @@ def two_inputs(folder: Path) -> SearchSpace:
     labels = np.random.default_rng(2).integers(4, size=200)
     both = {"inputs.left": left, "inputs.to/the:right": left[::-1]}
     np.savez(folder / "data.npz", allow_pickle=False, labels=labels, **both)
+    text = (folder / "real.yaml").read_text(encoding="utf-8")
+    types = '  preprocess: {dtype: {left: float32, "to/the:right": float32}}\nvariants:'
+    (folder / "real.yaml").write_text(text.replace("variants:", types), encoding="utf-8")
     return space_from_yaml(folder / "real.yaml")
 
 
@@ -205,7 +198,9 @@ def test_model_of_several_inputs_is_exported_and_loaded_by_their_names(
 
     exec(readme.split("```python\n")[1].split("```\n")[0], names)  # noqa: S102 - as a reader would
 
-    assert [one.name for one in manifest_in(tmp_path / "d").inputs] == ["left", "to/the:right"]
+    manifest = manifest_in(tmp_path / "d")
+    assert [one.name for one in manifest.inputs] == ["left", "to/the:right"]
+    assert manifest.task.task().preprocessing == case.study.space.task.preprocessing
     assert np.array_equal(names["outputs"][0], names["stored"]["outputs.logits"][:4])
 
 
