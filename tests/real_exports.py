@@ -22,7 +22,8 @@ from search_spaces.space import SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared
 from trials.measuring.statistics import summarize
 from trials.outcome import Completed, Environment, Outcome
-from trials.references import Recorded, Wanted, record_references
+from trials.recording import record_references
+from trials.references import Recorded, Wanted
 from trials.run import run_trial, score_report
 
 SAMPLES = 24

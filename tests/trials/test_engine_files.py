@@ -28,7 +28,8 @@ from trials.engine_files import (
 from trials.errors import DataError, DeadlineError, FaultError, WorkerBugError, WorkerDiedError
 from trials.isolation.child import Limits
 from trials.isolation.errand import run_errand
-from trials.references import Wanted, record_references
+from trials.recording import record_references
+from trials.references import Wanted
 
 LIMITS = Limits(deadline_s=30, memory_bytes=None)
 QUICK = MeasuringPlan(

@@ -13,7 +13,8 @@ from trials.backend import Tensors
 from trials.bench import Bench
 from trials.data.dataset import dataset_from_task
 from trials.errors import OutputError
-from trials.references import References, Wanted, answers, record_references
+from trials.recording import record_references
+from trials.references import References, Wanted, answers
 
 MUCH = 10**9
 

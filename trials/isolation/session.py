@@ -7,7 +7,8 @@ from search_spaces.space import SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared, open_bench
 from trials.measurement import Quality
 from trials.outcome import Outcome
-from trials.references import Recorded, Wanted, record_references
+from trials.recording import record_references
+from trials.references import Recorded, Wanted
 from trials.run import OnPhase, run_trial, score_report
 from trials.store.store import Store
 
