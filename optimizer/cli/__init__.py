@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from optimizer.cli import authoring, harvest, searching, storekeeping
+from optimizer.cli import authoring, harvest, searching, storekeeping, tracking
 
 app = typer.Typer(
     name="trifront",
@@ -28,6 +28,7 @@ app.command()(harvest.show)
 app.command()(harvest.export)
 app.command()(harvest.dashboard)
 app.command()(harvest.studies)
+app.command()(tracking.sync)
 app.command()(authoring.init)
 app.command()(authoring.check)
 app.command()(authoring.schema)

@@ -94,26 +94,23 @@ def search(
     from rich.console import Console
 
     from optimizer.search.budget import Budget
-    from optimizer.search.session import SearchOrder, run_search
+    from optimizer.search.session import SearchOrder, searched
     from optimizer.wiring import place_at
 
-    finished, found = run_search(
-        SearchOrder(
-            space=space,
-            study=study,
-            budget=Budget(trials=trials, time_s=time),
-            sampler=sampler,
-            seed=seed,
-            repeats=repeat,
-            mlflow=mlflow,
-        ),
-        place_at(workspace, storage),
-        Console(stderr=True),
+    order = SearchOrder(
+        space=space,
+        study=study,
+        budget=Budget(trials=trials, time_s=time),
+        sampler=sampler,
+        seed=seed,
+        repeats=repeat,
+        mlflow=mlflow,
     )
-    if json:
-        _print_json(finished, found)
-    else:
-        _print_front(finished, found, results_console())
+    with searched(order, place_at(workspace, storage), Console(stderr=True)) as (finished, found):
+        if json:
+            _print_json(finished, found)
+        else:
+            _print_front(finished, found, results_console())
     if not finished.front.members:
         raise typer.Exit(INTERRUPTED if finished.interrupted else NOTHING_FEASIBLE)
 

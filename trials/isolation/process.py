@@ -86,13 +86,22 @@ def _opened(connection: Connection, opener: str, request: Open) -> Session | Non
 def _done(session: Session, job: Job, connection: Connection) -> object:
     match job.verb, job.deployment:
         case Verb.RUN, Deployment() as deployment:
-            return session.run(deployment, lambda name: connection.send(Phase(name=name)))
+            return session.run(deployment, partial(_announce, connection))
         case Verb.REPORT, Deployment() as deployment:
             return session.report(deployment)
         case Verb.PREPARE, Deployment() as deployment:
             return session.prepare(deployment)
         case _:
             return session.describe()
+
+
+def _announce(connection: Connection, name: str) -> None:
+    """Tell of a step and wait until the owner has heard: it may have to clear the machine."""
+    try:
+        connection.send(Phase(name=name))
+        connection.recv()
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        sys.exit(0)  # nobody is left to tell
 
 
 def _reply(connection: Connection, work: Callable[[], object]) -> None:
@@ -119,7 +128,7 @@ def _bug(error: Exception) -> Bug:
     return Bug(summary=summary, traceback="".join(traceback.format_exception(error)))
 
 
-def _follow_parent(parent: int) -> None:
+def follow_parent(parent: int) -> None:
     """Die with the owner, leave interrupts to it, and be the first that the kernel sacrifices."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -133,7 +142,7 @@ def _follow_parent(parent: int) -> None:
 def main() -> None:
     """Serve the owner that the command line names, as the module's text says."""
     descriptor, opener, parent = sys.argv[1:]
-    _follow_parent(int(parent))
+    follow_parent(int(parent))
     flags = fcntl.fcntl(int(descriptor), fcntl.F_GETFD)
     # else a grandchild keeps the pipe open
     fcntl.fcntl(int(descriptor), fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
