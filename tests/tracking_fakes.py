@@ -19,6 +19,7 @@ import numpy as np
 
 from optimizer.study.records import TrialRecord
 from optimizer.tracking.client import open_publisher
+from optimizer.tracking.database import legacy_tables
 from optimizer.tracking.destination import Destination, destination_of
 from optimizer.tracking.messages import EngineBuilt, Envelope, Experiment, Message, TrialEnded
 from optimizer.tracking.publisher import Publisher, Result
@@ -253,6 +254,13 @@ class Server:
             start_new_session=True,  # it has children, which end with the group
         )
         wait_for(f"{self.uri}/health")
+
+    def look_in(self) -> "MlflowClient":
+        """Look into its database from behind, so that no connection to it stays open here."""
+        with legacy_tables():
+            from mlflow import MlflowClient
+
+            return MlflowClient(tracking_uri=f"sqlite:///{self.folder}/db")
 
     def kill(self) -> None:
         """Kill it, as a power cut would."""

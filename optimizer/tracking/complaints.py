@@ -18,6 +18,7 @@ _REFUSED = re.compile(r"\[Errno -?\d+\] ([^\"')\]]+)|(timed out)|(too many \d+ e
 _CODE = re.compile(r"too many (\d+) error responses")
 _OF_ALL = {401, 429, 503}  # not logged in, too many requests, out of service
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_NOT_LOGGED_IN = ("401", "403", "unauthorized", "unauthenticated", "not authorized", "permission")
 _LENGTH = 300  # a complaint is one line; a server's page is not
 
 

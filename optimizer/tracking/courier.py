@@ -92,6 +92,11 @@ class Courier:
         """Whom it tells, without secrets."""
         return self._destination.name
 
+    @property
+    def pid(self) -> int | None:
+        """Process id; None where it does not run."""
+        return None if self._process is None else self._process.pid
+
     def nudge(self) -> None:
         """Say that something waits, starting the courier where there is none.
 

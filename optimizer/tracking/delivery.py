@@ -37,7 +37,8 @@ class Tally:
     Attributes:
         delivered: Records that MLflow was told.
         found: Records that MLflow had already, or whose run was deleted there.
-        refused: Why a record could not be delivered when it was last tried, by name.
+        refused: Why a record could not be delivered when it was last tried, by name; also of those
+            that were not tried because an earlier record of the same run waits.
         trouble: Why nothing can be delivered now, and the mend; empty where something can.
     """
 
@@ -91,9 +92,14 @@ class Delivery:
             self._attempt_all(waiting)
             waiting = self._waiting()
         self._patience.forget_all_but(waiting)
-        for name in self.tally.refused.keys() - set(waiting):
-            del self.tally.refused[name]
-        return self._patience.wait_s([queue[0] for queue in queues_of(waiting).values()])
+        queues = queues_of(waiting).values()
+        refused = self.tally.refused
+        self.tally.refused = {}
+        for first, *later in queues:
+            if first in refused:
+                held_up = dict.fromkeys(later, "an earlier record of the same run waits")
+                self.tally.refused |= {first: refused[first], **held_up}
+        return self._patience.wait_s([first for first, *_ in queues])
 
     def _waiting(self) -> tuple[str, ...]:
         """Look what waits, without fronts that a later one replaces."""

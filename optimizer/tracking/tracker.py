@@ -8,6 +8,7 @@ server is asked.
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from optimizer.errors import UsageError
 from optimizer.front.front import Front
@@ -15,7 +16,6 @@ from optimizer.front.growth import GrowthPoint, fixed_hypervolume, growth_of
 from optimizer.front.plot import png_of_front
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
-from optimizer.tracking.courier import Courier
 from optimizer.tracking.destination import Destination
 from optimizer.tracking.ledger import Ledger
 from optimizer.tracking.messages import Envelope, Message
@@ -45,6 +45,14 @@ from trials.outcome import Completed
 from trials.store.store import Store
 
 
+class Nudged(Protocol):
+    """Who delivers what was spooled."""
+
+    def nudge(self) -> None:
+        """Hear that something waits."""
+        ...
+
+
 class SpoolingTracker:
     """Spools what one session of a search has to tell. Used by the thread that searches.
 
@@ -60,7 +68,7 @@ class SpoolingTracker:
         destination: Destination,
         *,
         workspace: Workspace,
-        courier: Courier,
+        courier: Nudged,
     ) -> None:
         self.spooled: list[str] = []
         self._study = study

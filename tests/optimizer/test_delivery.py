@@ -146,6 +146,27 @@ def test_later_record_of_the_same_run_waits_for_the_earlier(
     assert publisher.told == ["trial b", "trial a", "verdict a"]
 
 
+def test_record_that_was_not_tried_because_an_earlier_one_waits_says_so(
+    spool: Spool, publisher: ListeningPublisher, delivery: Delivery, clock: Clock
+) -> None:
+    """Else whoever waits for it does not know that there is nothing to wait for."""
+    (trial,) = trials(spool, "a")
+    verdict = put(spool, VerdictGiven(uid="a", metrics=()))
+    publisher.troubles = refusal("a")
+    delivery.attempt()
+    refused = dict(delivery.tally.refused)
+    publisher.troubles = {}
+    clock.now_s += 1
+    delivery.attempt()
+    delivery.attempt()
+
+    assert refused == {
+        trial: "a is too large",
+        verdict: "an earlier record of the same run waits",
+    }
+    assert delivery.tally.refused == {}
+
+
 def test_mlflow_that_does_not_answer_is_left_alone_and_everything_waits(
     spool: Spool, publisher: ListeningPublisher, delivery: Delivery
 ) -> None:
@@ -186,7 +207,7 @@ def test_mlflow_that_refuses_several_records_in_a_row_is_left_alone(
     assert delivery.tally.trouble[0] == "disk full"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(poison=st.sets(st.integers(0, 9), max_size=9))
 def test_every_sound_record_is_delivered_however_many_are_refused(
     tmp_path_factory: pytest.TempPathFactory, poison: set[int]
