@@ -240,7 +240,9 @@ def spent(trials: int, sampler: SamplerName, mlflow: str | None, root: Path) -> 
     destination = destination_of(mlflow, workspace)
     gate = Gate(workspace.spool)
     with Courier(destination, spool=workspace.spool, gate=gate) as courier:
-        plain = SpoolingTracker(study, destination, workspace=workspace, courier=courier)
+        plain = SpoolingTracker(
+            study, destination, workspace=workspace, courier=courier, note=print
+        )
         tracker = CountingTracker(plain, [])
         begun_s = searched(study, workspace, trials=trials, tracker=tracker)
         plain.break_off()

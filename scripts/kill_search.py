@@ -140,7 +140,7 @@ def _wait(process: subprocess.Popen[str], lines: list[str], after: int, delay_s:
 
 
 def _kill_courier(mark: str) -> bool:
-    """Kill the courier of a search and let the search go on for a moment; tell if there was one."""
+    """Kill a search's courier and let the search go on for a moment; tell if there was one."""
     couriers = [one for one in _marked(mark) if COURIER in _command(one)]
     for one in couriers:
         with contextlib.suppress(psutil.Error):

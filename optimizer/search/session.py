@@ -21,6 +21,7 @@ from optimizer.tracking.gate import Gate
 from optimizer.tracking.telling import waited_for, what_is_left
 from optimizer.tracking.tracker import SpoolingTracker
 from optimizer.wiring import Place, opened_worker
+from optimizer.workspace import Workspace
 from search_spaces.catalog import space_path
 from search_spaces.files import space_from_yaml
 from trials.isolation.worker import Worker
@@ -81,7 +82,9 @@ def searched(
             trials=order.budget.trials,
             repeats=order.repeats,
         )
-        telling = stack.enter_context(_telling(order.mlflow, study, place, gate))
+        telling = stack.enter_context(
+            _telling(order.mlflow, study, place, gate=gate, console=console)
+        )
         done = tried_deployments(study.records())
         with opened_view(console, total=order.budget.trials, done=done) as view:
             view.note(f"study '{study.name}', sampler {chosen}, in {place.workspace.root}")
@@ -100,49 +103,64 @@ def searched(
         worker.close()
         yield finished, study
         if telling is not None:
-            telling.finish(finished, study, console)
+            telling.finish(finished)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Telling:
-    """Who tells MLflow."""
+    """Tells MLflow of one session, and its user how that goes."""
 
-    tracker: SpoolingTracker
-    courier: Courier
+    def __init__(
+        self, study: SearchStudy, courier: Courier, workspace: Workspace, console: "Console"
+    ) -> None:
+        self._study = study
+        self._courier = courier
+        self._console = console
+        self.tracker = SpoolingTracker(
+            study,
+            courier.destination,
+            workspace=workspace,
+            courier=courier,
+            note=self._note,
+        )
 
-    def finish(self, finished: Finished, study: SearchStudy, console: "Console") -> None:
+    def finish(self, finished: Finished) -> None:
         """Tell how the search ended, and wait while MLflow hears."""
         try:
             self.tracker.end(
-                finished.front, study.records(), study.verdicts(), killed=finished.interrupted
+                finished.front,
+                self._study.records(),
+                self._study.verdicts(),
+                killed=finished.interrupted,
             )
-            left = waited_for(
-                self.courier, self.tracker.spooled, limits=WaitLimits(), console=console
-            )
+            names = self.tracker.spooled
+            left = waited_for(self._courier, names, limits=WaitLimits(), console=self._console)
         except WorkspaceError as error:
-            note = f"MLflow is told no more: {error}; the next session tells it all"
-        else:
-            note = what_is_left(left, self.courier.name) if left.waiting else ""
-            note = f"{note}; `trifront sync` delivers them" if note else ""
-        if note:
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            self._note(f"MLflow is told no more: {error}; the next session tells it all")
+            return
+        if left.waiting:
+            name = self._courier.destination.name
+            self._note(f"{what_is_left(left, name)}; `trifront sync` delivers them")
+
+    def _note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _telling(
-    uri: str | None, study: SearchStudy, place: Place, gate: Gate
+    uri: str | None, study: SearchStudy, place: Place, *, gate: Gate, console: "Console"
 ) -> Iterator[_Telling | None]:
     if uri == NO_MLFLOW:
         yield None
         return
-    destination = destination_of(uri, place.workspace)
-    with Courier(destination, spool=place.workspace.spool, gate=gate) as courier:
-        tracker = SpoolingTracker(study, destination, workspace=place.workspace, courier=courier)
+    workspace = place.workspace
+    destination = destination_of(uri, workspace)
+    with Courier(destination, spool=workspace.spool, gate=gate) as courier:
+        telling = _Telling(study, courier, workspace, console)
         try:
-            yield _Telling(tracker=tracker, courier=courier)
+            yield telling
         finally:
             with suppress(WorkspaceError):  # the disk is full; the next session tells it
-                tracker.break_off()
+                telling.tracker.break_off()
 
 
 @contextmanager

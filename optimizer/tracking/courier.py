@@ -58,7 +58,11 @@ class Left:
 
 
 class Courier:
-    """A courier for one destination, started when first nudged. Owned by the main thread."""
+    """A courier for one destination, started when first nudged. Owned by the main thread.
+
+    Attributes:
+        destination: Whom it tells.
+    """
 
     def __init__(self, destination: Destination, *, spool: Path, gate: Gate) -> None:
         """Make a courier that is not started yet.
@@ -68,7 +72,7 @@ class Courier:
             spool: The spool of the workspace.
             gate: That of this process, which no courier passes while it is shut.
         """
-        self._destination = destination
+        self.destination = destination
         self._root = spool
         self._gate = gate
         self._spool = Spool(destination.folder)
@@ -86,11 +90,6 @@ class Courier:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    @property
-    def name(self) -> str:
-        """Whom it tells, without secrets."""
-        return self._destination.name
 
     @property
     def pid(self) -> int | None:
@@ -159,10 +158,14 @@ class Courier:
 
     def status(self) -> Status:
         """Read how the courier stands that delivers here, ours or another search's."""
-        found = read_status(self._destination.folder)
+        found = read_status(self.destination.folder)
         if found is None or not is_alive(found.courier):
             return Status(courier=this_process())
         return found
+
+    def trouble(self) -> str:
+        """Say why nothing can be delivered now; empty where something can."""
+        return self.status().trouble
 
     def close(self) -> None:
         """End the courier, wherever it is; what it was about to deliver waits."""
@@ -197,9 +200,7 @@ class Courier:
         if self._output is None:
             # without a name, so that nothing is left of it however we end
             self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by close
-        order = Order(
-            owner=os.getpid(), spool=self._root, destination=self._destination, gate=held
-        )
+        order = Order(owner=os.getpid(), spool=self._root, destination=self.destination, gate=held)
         self._process = subprocess.Popen(
             # -P: a folder called optimizer in the working directory is not ours
             [sys.executable, "-P", "-m", "optimizer.tracking.courier_process"],

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +25,11 @@ from trials.isolation.process import follow_parent
 from trials.store.locks import locked
 
 if TYPE_CHECKING:
-    from optimizer.tracking.delivery import Delivery
+    from optimizer.tracking.delivery import Delivery, Tally
     from optimizer.tracking.publisher import Publisher
 
 _LOOK_S = 1.0  # for records of other searches, which nudge their own couriers
-_NICE = 10  # beside the preparing of a trial, whose cost is reported
+_NICE = 5  # beside the preparing of a trial, whose cost is reported
 _SAY_S = 0.2  # how often a courier in the middle of a record says that it moves
 _NUDGES = 4096  # bytes; nudges that came together are one
 
@@ -53,35 +52,37 @@ class Order(BaseModel):
     gate: int
 
 
-@dataclass(slots=True)
 class Teller:
-    """Writes the status, not too often."""
+    """Writes the status: where something has changed, and not too often."""
 
-    folder: Path
-    steps: int = 0
-    _said_s: float = field(default=0.0)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._steps = 0
+        self._said_s = 0.0
+        self._said: Status | None = None
 
-    def step_taken(self, delivery: "Delivery") -> None:
+    def step_taken(self, tally: "Tally") -> None:
         """Count a step and say so where it is time."""
-        self.steps += 1
+        self._steps += 1
         if time.monotonic() - self._said_s >= _SAY_S:
-            self.say(delivery)
+            self.say(tally)
 
-    def say(self, delivery: "Delivery") -> None:
-        """Write the status now."""
+    def say(self, tally: "Tally") -> None:
+        """Write the status now, if it is another."""
         self._said_s = time.monotonic()
-        tally = delivery.tally
         trouble, hint = tally.trouble
         status = Status(
             courier=this_process(),
-            steps=self.steps,
+            steps=self._steps,
             delivered=tally.delivered,
             found=tally.found,
             refused=tuple(sorted(tally.refused.items())),
             trouble=trouble,
             hint=hint,
         )
-        write_status(self.folder, status)
+        if status != self._said:
+            write_status(self._folder, status)
+            self._said = status
 
 
 def serve(order: Order, wait: Callable[[float], bool]) -> None:
@@ -108,7 +109,7 @@ def _deliver(
     while True:
         again_s = delivery.attempt()
         with passage.step():
-            teller.say(delivery)
+            teller.say(delivery.tally)
         if again_s is None and hung_up:
             return
         pause_s = _LOOK_S if again_s is None else min(again_s, _LOOK_S)
@@ -131,7 +132,7 @@ def _delivery(order: Order, passage: Passage, teller: Teller) -> "Delivery":
     def step() -> Iterator[None]:
         with passage.step():
             yield
-            teller.step_taken(delivery)
+            teller.step_taken(delivery.tally)
 
     def opened() -> "Publisher":
         from optimizer.tracking.client import open_publisher
@@ -139,7 +140,8 @@ def _delivery(order: Order, passage: Passage, teller: Teller) -> "Delivery":
         with step():
             return open_publisher(destination, step)
 
-    delivery = Delivery(spool, Ledger(destination.folder), opened, step=step)
+    # only what concerns MLflow counts as a step forward; looking for records does not
+    delivery = Delivery(spool, Ledger(destination.folder), opened, step=passage.step)
     return delivery
 
 

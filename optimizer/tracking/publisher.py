@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
+from optimizer.errors import TrackingError
 from optimizer.tracking.engines import Engines
 from optimizer.tracking.messages import (
     EngineBuilt,
@@ -79,6 +80,7 @@ class Publisher:
         self._engines = engines
         self._step = step
         self._draw = draw
+        self._searches: dict[str, str] = {}  # runs of searches, which every trial adds a point to
 
     def publish(self, parcel: Parcel) -> Result:
         """Tell one message.
@@ -245,11 +247,21 @@ class Publisher:
         return "delivered"
 
     def _point(self, place: _Address, point: Point) -> None:
+        try:
+            run_id = self._searches.get(point.search) or self._search_run(place, point)
+            if run_id is not None:
+                self.runs.log_point(run_id, point)
+                self._searches[point.search] = run_id
+        except TrackingError:
+            self._searches.pop(point.search, None)  # it may have been deleted since
+            raise
+
+    def _search_run(self, place: _Address, point: Point) -> str | None:
+        """Return the run of a search that can be written to; None where it was deleted."""
         run = self.runs.of_uid(place.id, point.search)
         if run is None:  # the record of the search still waits, and will find this run
             run = self._created(place, point.search, started_ms=point.time_ms)
-        if is_active(run):
-            self.runs.log_point(run.info.run_id, point)
+        return str(run.info.run_id) if is_active(run) else None
 
     def _created(self, place: _Address, search: str, *, started_ms: int) -> "Run":
         """Make the run of a search whose own record was refused so far."""

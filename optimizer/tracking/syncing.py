@@ -122,7 +122,11 @@ class Syncing:
         records, space = study.records(), study.space
         with Courier(destination, spool=self._workspace.spool, gate=self._gate) as courier:
             tracker = SpoolingTracker(
-                study, destination, workspace=self._workspace, courier=courier
+                study,
+                destination,
+                workspace=self._workspace,
+                courier=courier,
+                note=self._console.print,
             )
             tracker.begin(records)
             front = front_of(records, space.objectives, space.constraints)

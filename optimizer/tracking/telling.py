@@ -27,7 +27,7 @@ def waited_for(
 
         def show(left: int, status: Status) -> None:
             nonlocal said
-            text = f"telling MLflow {courier.name}: {left} records left"
+            text = f"telling MLflow {courier.destination.name}: {left} records left"
             line.update(f"{text} ({status.trouble})" if status.trouble else text)
             late = time.monotonic() - began_s > _PLAIN_S
             if late and not said and not console.is_terminal:

@@ -7,7 +7,7 @@ server is asked.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from optimizer.errors import UsageError
@@ -52,6 +52,10 @@ class Nudged(Protocol):
         """Hear that something waits."""
         ...
 
+    def trouble(self) -> str:
+        """Say why nothing can be delivered now; empty where something can."""
+        ...
+
 
 class SpoolingTracker:
     """Spools what one session of a search has to tell. Used by the thread that searches.
@@ -69,7 +73,17 @@ class SpoolingTracker:
         *,
         workspace: Workspace,
         courier: Nudged,
+        note: Callable[[str], None],
     ) -> None:
+        """Tell of a study.
+
+        Args:
+            study: What is searched.
+            destination: Whom to tell.
+            workspace: Where blocks and engines lie.
+            courier: Who delivers.
+            note: Told what the user should know.
+        """
         self.spooled: list[str] = []
         self._study = study
         self._facts = SearchFacts(
@@ -89,6 +103,8 @@ class SpoolingTracker:
         self._destination = destination
         self._workspace = workspace
         self._courier = courier
+        self._note = note
+        self._noted = False
         self._spool = Spool(destination.folder)
         self._sessions = Sessions(destination.folder)
         self._store = Store(workspace.store, limit_bytes=STORE_LIMIT_BYTES)
@@ -131,6 +147,10 @@ class SpoolingTracker:
         )
         self._put_trial(record, point)
         self._courier.nudge()
+        trouble = "" if self._noted else self._courier.trouble()
+        if trouble:
+            self._noted = True
+            self._note(f"{trouble}; the search goes on, MLflow is told later")
 
     def end(
         self,

@@ -186,7 +186,7 @@ def test_server_that_is_down_is_told_of_and_the_wait_is_bounded(
 
     assert left.waiting == (name,)
     assert "Connection refused" in left.status.trouble
-    told = what_is_left(left, courier.name)
+    told = what_is_left(left, courier.destination.name)
     assert told.endswith("Connection refused; 1 records wait on the disk")
 
 
@@ -197,7 +197,7 @@ def test_password_is_in_no_file_no_argument_and_no_message(
     courier.nudge()
     command = " ".join(process_of(courier).cmdline())
 
-    told = what_is_left(waited(courier, (name,)), courier.name)
+    told = what_is_left(waited(courier, (name,)), courier.destination.name)
 
     written = [path.read_bytes() for path in workspace.root.rglob("*") if path.is_file()]
     assert "hunter2" not in command + told
@@ -312,7 +312,9 @@ def test_courier_uses_no_processor_while_a_real_engine_is_measured(tmp_path: Pat
         study.study.sampler, _ = sampler_named(
             SamplerName.RANDOM, study.encoding, seed=0, trials=8, repeats=False
         )
-        tracker = SpoolingTracker(study, own, workspace=place.workspace, courier=courier)
+        tracker = SpoolingTracker(
+            study, own, workspace=place.workspace, courier=courier, note=print
+        )
         Search(
             study,
             runner=worker,

@@ -385,6 +385,19 @@ def test_curve_of_the_search_has_one_point_a_trial_however_often_it_is_told(
     assert sorted((one.step, one.value) for one in history) == [(0, 1.0), (1, 1.0), (2, 2.5)]
 
 
+def test_curve_of_a_search_that_somebody_deleted_holds_up_no_trial(mlflow: OwnMlflow) -> None:
+    point = Point(search="search-5", metric="hypervolume", value=1.0, step=1, time_ms=1)
+    mlflow.publish(a_trial("before", point=point))
+    mlflow.client.delete_run(mlflow.run("search-5").info.run_id)
+    with pytest.raises(TrackingError):
+        mlflow.publish(a_trial("after", point=point))
+
+    result = mlflow.publish(a_trial("after", point=point))
+
+    assert result == "found"
+    assert mlflow.runs("search-5") == []
+
+
 VERDICT = (("report.accuracy", 0.9), ("report.accuracy.low", 0.85), ("report.macro_f1", 0.8))
 
 

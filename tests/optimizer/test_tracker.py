@@ -43,11 +43,16 @@ Made = Callable[[], SpoolingTracker]
 class NobodyDelivers:
     """A courier that never comes."""
 
+    says: str = ""
     nudges: int = 0
 
     def nudge(self) -> None:
         """Count."""
         self.nudges += 1
+
+    def trouble(self) -> str:
+        """Say what a test wants."""
+        return self.says
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def destination(workspace: Workspace) -> Destination:
 def made(study: SearchStudy, workspace: Workspace, destination: Destination) -> Made:
     """Make a tracker, as a new session would."""
     return lambda: SpoolingTracker(
-        study, destination, workspace=workspace, courier=NobodyDelivers()
+        study, destination, workspace=workspace, courier=NobodyDelivers(), note=print
     )
 
 
@@ -154,7 +159,7 @@ def test_curve_that_is_told_as_it_grows_is_the_one_that_is_told_later(
     searched(study, workspace, made(), trials=12)
     other = destination_of("http://other", workspace)
 
-    late = SpoolingTracker(study, other, workspace=workspace, courier=NobodyDelivers())
+    late = SpoolingTracker(study, other, workspace=workspace, courier=NobodyDelivers(), note=print)
     late.begin(study.records())
 
     live, later = curve(destination), curve(other)
@@ -165,6 +170,25 @@ def test_curve_that_is_told_as_it_grows_is_the_one_that_is_told_later(
 def curve(destination: Destination) -> dict[str, float]:
     trials = [told for told in messages(destination) if isinstance(told, TrialEnded)]
     return {told.uid: told.point.value for told in trials if told.point is not None}
+
+
+def test_trouble_is_told_once_while_the_search_goes_on(
+    study: SearchStudy, workspace: Workspace, destination: Destination
+) -> None:
+    notes: list[str] = []
+    tracker = SpoolingTracker(
+        study,
+        destination,
+        workspace=workspace,
+        courier=NobodyDelivers(says="MLflow http://nowhere:5000: Connection refused"),
+        note=notes.append,
+    )
+
+    searched(study, workspace, tracker, trials=3)
+
+    assert notes == [
+        "MLflow http://nowhere:5000: Connection refused; the search goes on, MLflow is told later"
+    ]
 
 
 def test_next_session_tells_no_trial_that_waits_or_was_delivered(
