@@ -23,6 +23,7 @@ Step: TypeAlias = Callable[[], AbstractContextManager[None]]
 UID = "trial_uid"
 STUDY_ID = "study_id"
 
+_BATCH = 100  # params, and tags, that MLflow takes at a time
 _PAGE = 1000  # runs per page of a search; a page is held in memory
 _DIGEST_LENGTH = 36  # longest that MLflow takes for a data set; the whole one is in a tag
 _NOTE = "mlflow.note.content"  # what MLflow's page shows as the description
@@ -112,16 +113,19 @@ class Runs:
         time_ms: int = 0,
         step: int = 0,
     ) -> None:
-        """Write metrics, params and tags in one go."""
+        """Write metrics, params and tags, as many at a time as MLflow takes."""
         from mlflow.entities import Metric, Param, RunTag
 
-        with self._step():
-            self._client.log_batch(
-                run_id,
-                metrics=[Metric(name, value, time_ms, step) for name, value in metrics],
-                params=[Param(name, value) for name, value in params],
-                tags=[RunTag(name, value) for name, value in tags],
-            )
+        longest = max(len(metrics), len(params), len(tags))
+        for first in range(0, longest, _BATCH):
+            batch = slice(first, first + _BATCH)
+            with self._step():
+                self._client.log_batch(
+                    run_id,
+                    metrics=[Metric(name, it, time_ms, step) for name, it in metrics[batch]],
+                    params=[Param(name, value) for name, value in params[batch]],
+                    tags=[RunTag(name, value) for name, value in tags[batch]],
+                )
 
     def log_point(self, run_id: str, point: Point) -> None:
         """Write one point of a curve."""

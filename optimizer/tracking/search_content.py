@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate, takewhile
 from typing import Literal, TypeAlias
 
 from optimizer.front.front import Front
@@ -26,6 +27,7 @@ HYPERVOLUME = "hypervolume"
 PICTURE = "front.png"
 
 _MS_PER_S = 1e3
+_DESCRIPTION = 6_000  # characters; MLflow cuts at 8,000, in the middle of a number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,5 +172,10 @@ def _markdown_of_front(front: Front) -> str:
         assert isinstance(record.outcome, Completed)
         values = [text_of(record.outcome.metric(one.metric.name)) for one in front.objectives]
         rows.append([str(record.number), short(record.outcome.deployment), *values])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"The front, with 95 % intervals:\n\n{table}" if front.members else "No front yet."
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    shown = list(takewhile(lambda size: size < _DESCRIPTION, accumulate(map(len, lines))))
+    table = "\n".join(lines[: len(shown)])
+    more = "" if len(shown) == len(lines) else "\n\nThe whole front is in `front.csv`."
+    if not front.members:
+        return "No deployment is on the front yet."
+    return f"The front, with 95 % intervals:\n\n{table}{more}"

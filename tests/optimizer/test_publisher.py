@@ -349,6 +349,17 @@ def test_search_is_running_until_its_end_is_told(mlflow: OwnMlflow) -> None:
     assert names == {"space.yaml", "front.csv"}
 
 
+def test_search_of_hundreds_of_variants_has_the_digest_of_each(mlflow: OwnMlflow) -> None:
+    """MLflow takes a hundred tags at a time."""
+    digests = tuple((f"digest.variant.v{number}", "d" * 64) for number in range(250))
+    tags = (("trial_uid", "search-6"), ("study_id", STUDY_ID), *digests)
+
+    mlflow.publish(replace(SEARCH, uid="search-6", tags=tags))
+    mlflow.publish(replace(SEARCH, uid="search-6", tags=tags))
+
+    assert mlflow.run("search-6").data.tags.items() >= dict(digests).items()
+
+
 def test_search_that_goes_on_is_running_again_and_still_one_run(mlflow: OwnMlflow) -> None:
     told = replace(SEARCH, uid="search-2", tags=(*SEARCH.tags, ("trial_uid", "search-2")))
     for message in (told, SearchEnded(uid="search-2", finished_ms=9, status="FINISHED"), told):

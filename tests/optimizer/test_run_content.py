@@ -170,6 +170,25 @@ def test_search_ends_with_its_front_and_its_growth(facts: SearchFacts, space: Se
     assert f"| {front.members[0].number} |" in dict(told.tags)["mlflow.note.content"]
 
 
+def test_front_of_hundreds_is_described_no_longer_than_mlflow_keeps(
+    facts: SearchFacts, space: SearchSpace
+) -> None:
+    deployment = next(space.deployments())
+    records = [
+        record_of(one, completed(deployment, latency_ms=1.0 + one, sps=1.0 + one, accuracy=0.9))
+        for one in range(300)
+    ]
+    front = front_of(records, space.objectives, space.constraints)
+    summary = Summary(front=front, verdicts={}, growth=(), picture=None)
+
+    told = content_of_end(facts.uid, now_s=0.0, status="FINISHED", summary=summary)
+
+    description = dict(told.tags)["mlflow.note.content"]
+    assert len(front.members) == 300
+    assert len(description) < 8_000
+    assert description.endswith("|\n\nThe whole front is in `front.csv`.")
+
+
 def test_front_names_its_members(facts: SearchFacts, space: SearchSpace) -> None:
     records = [record_of(number, measured(one)) for number, one in enumerate(space.deployments())]
     front = front_of(records, space.objectives, space.constraints)
