@@ -2,9 +2,8 @@
 
 import base64
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,6 +19,7 @@ class Proxy(ThreadingHTTPServer):
         password: ``user:password`` that it asks for, if it asks.
         full: Answer every upload with 500, as a server does whose disk is full.
         seen: Requests so far.
+        closing: Set when the test is over; what was delayed is dropped then.
     """
 
     daemon_threads = True
@@ -31,6 +31,7 @@ class Proxy(ThreadingHTTPServer):
         self.password: str | None = None
         self.full = False
         self.seen = 0
+        self.closing = threading.Event()
 
     @property
     def port(self) -> int:
@@ -72,21 +73,22 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             body = self.rfile.read(length)
         self.server.seen += 1
-        time.sleep(self.server.delay_s)
+        if self.server.closing.wait(self.server.delay_s):
+            self.close_connection = True
+            return
         refusal = self._refusal()
         if refusal is not None:
             self._send(refusal, [("WWW-Authenticate", "Basic")], b"refused")
             return
-        onward = HTTPConnection("127.0.0.1", self.server.target_port)
         headers = {
             name: value
             for name, value in self.headers.items()
             if name.lower() not in {*_HOP_BY_HOP, "host"}
         }
-        onward.request(self.command, self.path, body=body, headers=headers)
-        answer = onward.getresponse()
-        self._send(answer.status, answer.getheaders(), answer.read())
-        onward.close()
+        with closing(HTTPConnection("127.0.0.1", self.server.target_port)) as onward:
+            onward.request(self.command, self.path, body=body, headers=headers)
+            answer = onward.getresponse()
+            self._send(answer.status, answer.getheaders(), answer.read())
 
     def _refusal(self) -> int | None:
         wanted = self.server.password
@@ -123,5 +125,6 @@ def a_proxy(target_port: int) -> Iterator[Proxy]:
         try:
             yield proxy
         finally:
+            proxy.closing.set()
             proxy.shutdown()
             thread.join()

@@ -132,7 +132,7 @@ class _Telling:
                 self._study.verdicts(),
                 killed=finished.interrupted,
             )
-            names = self.tracker.spooled
+            names = frozenset(self.tracker.spooled)
             left = waited_for(self._courier, names, limits=WaitLimits(), console=self._console)
         except WorkspaceError as error:
             self._note(f"MLflow is told no more: {error}; the next session tells it all")

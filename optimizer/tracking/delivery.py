@@ -8,10 +8,12 @@ refused several records in a row, is left alone for a while, and all wait.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from traceback import format_exception_only
 from typing import Protocol
 
-from optimizer.errors import OptimizerError, TrackingError, UnavailableError
+from optimizer.errors import OptimizerError, TrackingError, UnavailableError, WorkspaceError
 from optimizer.tracking.ledger import Delivered, Ledger
 from optimizer.tracking.messages import FrontFound, TrialEnded
 from optimizer.tracking.patience import Patience, queues_of, uid_of
@@ -106,10 +108,15 @@ class Delivery:
         with self._step():
             names = self._spool.waiting()
             latest = {label_of(name): name for name in names}
-            for name in names:
-                if name.partition("-")[2].startswith("front-") and latest[label_of(name)] != name:
+            replaced = {
+                name
+                for name in names
+                if label_of(name).startswith("front-") and latest[label_of(name)] != name
+            }
+            for name in replaced:
+                with suppress(WorkspaceError):  # the disk is full: it is passed over all the same
                     self._spool.remove(name)
-            return self._spool.waiting()
+            return tuple(name for name in names if name not in replaced)
 
     def _attempt_all(self, waiting: tuple[str, ...]) -> None:
         with self._step():
@@ -125,9 +132,8 @@ class Delivery:
                 self._patience.record_failed(name)
                 self._rest(error)
                 return
-            except OptimizerError as error:
-                self.tally.refused[name] = str(error)
-                self._patience.record_failed(name)
+            except Exception as error:  # noqa: BLE001 -- a bug in one must not hold up the others
+                self._refuse(name, error)
                 in_a_row += 1
                 if in_a_row == _IN_A_ROW:
                     self._rest(error)
@@ -135,6 +141,11 @@ class Delivery:
             else:
                 queue.popleft()
                 in_a_row = 0
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        self.tally.refused[name] = _line(error)
+        self.tally.trouble = ("", "")  # it answers
+        self._patience.record_failed(name)
 
     def _deliver(self, name: str) -> None:
         publisher = self._opened()
@@ -180,6 +191,14 @@ class Delivery:
         if late:
             raise TrackingError(f"{name}: {late} trials of the front wait themselves")
 
-    def _rest(self, error: OptimizerError) -> None:
-        self.tally.trouble = (str(error), error.hint)
+    def _rest(self, error: Exception) -> None:
+        hint = error.hint if isinstance(error, OptimizerError) else ""
+        self.tally.trouble = (_line(error), hint)
         self._patience.all_failed()
+
+
+def _line(error: Exception) -> str:
+    """Say in one line what went wrong, foreseen or not."""
+    if isinstance(error, OptimizerError):
+        return str(error)
+    return format_exception_only(error)[-1].strip().splitlines()[0]

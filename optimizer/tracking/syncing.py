@@ -52,6 +52,17 @@ class Synced:
     hint: str = ""
 
 
+class _Later:
+    """A courier that is not called yet: first all is spooled, then all is delivered."""
+
+    def nudge(self) -> None:
+        """Wait."""
+
+    def trouble(self) -> str:
+        """Know of none."""
+        return ""
+
+
 class Syncing:
     """Delivers what waits in one workspace. Used by the main thread."""
 
@@ -120,17 +131,16 @@ class Syncing:
             WorkspaceError: The disk refuses.
         """
         records, space = study.records(), study.space
-        with Courier(destination, spool=self._workspace.spool, gate=self._gate) as courier:
-            tracker = SpoolingTracker(
-                study,
-                destination,
-                workspace=self._workspace,
-                courier=courier,
-                note=self._console.print,
-            )
-            tracker.begin(records)
-            front = front_of(records, space.objectives, space.constraints)
-            tracker.end(front, records, study.verdicts(), killed=False)
+        tracker = SpoolingTracker(
+            study,
+            destination,
+            workspace=self._workspace,
+            courier=_Later(),
+            note=self._console.print,
+        )
+        tracker.begin(records)
+        front = front_of(records, space.objectives, space.constraints)
+        tracker.end(front, records, study.verdicts(), killed=False)
 
     def readdress(self, destination: Destination, *, old: str | None) -> None:
         """Take over for a destination what waits for another, which has moved or is no more.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from optimizer.errors import UsageError
+from optimizer.errors import UsageError, WorkspaceError
 from optimizer.front.front import Front
 from optimizer.front.growth import GrowthPoint, fixed_hypervolume, growth_of
 from optimizer.front.plot import png_of_front
@@ -40,6 +40,7 @@ from optimizer.tracking.sessions import Sessions
 from optimizer.tracking.spool import Attachment, Spool
 from optimizer.tracking.trial_files import BLOCKS, files_of_trial
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace
+from trials.errors import StoreError
 from trials.measurement import Quality
 from trials.outcome import Completed
 from trials.store.store import Store
@@ -226,7 +227,10 @@ class SpoolingTracker:
         """Tell of the engine, with its file, unless it was told of or is no longer stored."""
         if f"engine-{outcome.engine.engine_digest}" in self._known:
             return
-        entry = self._store.find("engine", outcome.engine.engine_key)
+        try:
+            entry = self._store.find("engine", outcome.engine.engine_key)
+        except StoreError as error:
+            raise WorkspaceError(str(error)) from error
         if entry is not None and entry.sha256 == outcome.engine.engine_digest:
             told = content_of_engine(outcome, self._common)
             self._put(told, [Attachment(name=told.file, source=entry.path)])

@@ -262,6 +262,34 @@ def test_mlflow_that_cannot_be_opened_is_opened_again_later(spool: Spool, clock:
     assert publisher.told == ["trial a"]
 
 
+def test_bug_in_one_record_is_told_in_a_line_and_holds_nobody_up(
+    spool: Spool, publisher: ListeningPublisher, delivery: Delivery
+) -> None:
+    """Artifact stores throw what they like; a courier that dies of it would deliver no more."""
+    bad, _ = trials(spool, "bad", "b")
+    publisher.troubles = {"bad": ZeroDivisionError("of somebody's plugin\nwith more lines")}
+
+    delivery.attempt()
+
+    assert publisher.told == ["trial b"]
+    assert delivery.tally.refused == {bad: "ZeroDivisionError: of somebody's plugin"}
+
+
+def test_mlflow_that_answers_again_is_in_no_trouble_though_it_refuses(
+    spool: Spool, publisher: ListeningPublisher, delivery: Delivery, clock: Clock
+) -> None:
+    trials(spool, "a")
+    publisher.troubles = {"a": UnavailableError("it is down")}
+    delivery.attempt()
+    publisher.troubles = refusal("a")
+    clock.now_s += 1
+
+    delivery.attempt()
+
+    assert delivery.tally.trouble == ("", "")
+    assert list(delivery.tally.refused.values()) == ["a is too large"]
+
+
 def test_record_that_cannot_be_read_is_refused_and_the_others_are_delivered(
     spool: Spool, publisher: ListeningPublisher, delivery: Delivery
 ) -> None:

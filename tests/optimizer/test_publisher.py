@@ -471,7 +471,8 @@ def test_studies_of_one_name_have_experiments_of_their_own(mlflow: OwnMlflow) ->
 def test_experiment_that_a_user_has_made_before_is_taken_and_described(
     mlflow: OwnMlflow,
 ) -> None:
-    made = mlflow.client.create_experiment("by hand")
+    place = (mlflow.destination.folder / "by hand").as_uri()  # else below the working folder
+    made = mlflow.client.create_experiment("by hand", artifact_location=place)
     mine = replace(EXPERIMENT, name="by hand")
 
     mlflow.publisher.publish(
