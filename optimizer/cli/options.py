@@ -46,6 +46,7 @@ TrialArgument = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 WORKSPACE = Path("trifront")
+MLFLOW_VARIABLE = "TRIFRONT_MLFLOW"
 
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for a front, narrow enough to read
 

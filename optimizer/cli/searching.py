@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optimizer.cli.options import (
+    MLFLOW_VARIABLE,
     WORKSPACE,
     JsonOption,
     SpaceArgument,
@@ -70,7 +71,7 @@ def search(
     mlflow: Annotated[
         str | None,
         typer.Option(
-            envvar="TRIFRONT_MLFLOW",
+            envvar=MLFLOW_VARIABLE,
             help="MLflow tracking URI, or `none`.",
             show_default="SQLite in the workspace",
         ),

@@ -4,7 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optimizer.cli.options import WORKSPACE, JsonOption, StorageOption, WorkspaceOption
+from optimizer.cli.options import (
+    MLFLOW_VARIABLE,
+    WORKSPACE,
+    JsonOption,
+    StorageOption,
+    WorkspaceOption,
+)
 
 if TYPE_CHECKING:
     from optimizer.tracking.syncing import Synced
@@ -17,7 +23,6 @@ def sync(
     mlflow: Annotated[
         str | None,
         typer.Option(
-            envvar="TRIFRONT_MLFLOW",
             help="Deliver to this MLflow, with these credentials, or to where a server moved.",
             show_default="every one that records wait for",
         ),
@@ -49,6 +54,8 @@ def sync(
 
       trifront sync --study resnet --mlflow http://host:5000
     """
+    import os
+
     from rich.console import Console
 
     from optimizer.errors import UsageError
@@ -56,18 +63,21 @@ def sync(
     from optimizer.tracking.syncing import Syncing
     from optimizer.wiring import place_at, study_at
 
-    check_uri(mlflow)
+    usual = os.environ.get(MLFLOW_VARIABLE)  # where searches go: lends its credentials, no more
+    for uri in (mlflow, usual):
+        check_uri(uri)
     if old is not None and mlflow is None:
         raise UsageError("--from needs --mlflow", hint="say where the records are to go")
     place = place_at(workspace, storage)
     syncing = Syncing(place.workspace, Console(stderr=True))
     if mlflow is None and study is None:
-        synced = syncing.all()
+        synced = syncing.all(destination_of(usual, place.workspace))
     else:
-        destination = destination_of(mlflow, place.workspace)
+        destination = destination_of(mlflow or usual, place.workspace)
         if study is not None:
             syncing.publish(study_at(place, study), destination)
-        syncing.readdress(destination, old=old)
+        if mlflow is not None:
+            syncing.readdress(destination, old=old)
         synced = (syncing.one(destination),)
     if json:
         _print_json(synced)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from optimizer.errors import OptimizerError, TrackingError, UnavailableError, WorkspaceError
 from optimizer.tracking.ledger import Delivered, Ledger
-from optimizer.tracking.messages import FrontFound, TrialEnded
+from optimizer.tracking.messages import FrontFound, Message, TrialEnded
 from optimizer.tracking.patience import Patience, queues_of, uid_of
 from optimizer.tracking.publisher import Result
 from optimizer.tracking.runs import Step
@@ -133,7 +133,7 @@ class Delivery:
                 self._rest(error)
                 return
             except Exception as error:  # noqa: BLE001 -- a bug in one must not hold up the others
-                self._refuse(name, error)
+                self._refuse(name, _line(error))
                 in_a_row += 1
                 if in_a_row == _IN_A_ROW:
                     self._rest(error)
@@ -142,8 +142,8 @@ class Delivery:
                 queue.popleft()
                 in_a_row = 0
 
-    def _refuse(self, name: str, error: Exception) -> None:
-        self.tally.refused[name] = _line(error)
+    def _refuse(self, name: str, why: str) -> None:
+        self.tally.refused[name] = why
         self.tally.trouble = ("", "")  # it answers
         self._patience.record_failed(name)
 
@@ -153,8 +153,9 @@ class Delivery:
             parcel = self._spool.read(name)
         message = parcel.envelope.message
         result = publisher.publish(parcel)
-        if isinstance(message, FrontFound):
-            self._refuse_incomplete(name, message)
+        if not self._is_whole(message):
+            self._refuse(name, "trials of the front wait themselves, to be marked when they come")
+            return
         blocks = isinstance(message, TrialEnded) and message.blocks is not None
         with self._step():
             self._ledger.append(Delivered(label=label_of(name), result=result, blocks=blocks))
@@ -179,17 +180,13 @@ class Delivery:
                 raise UnavailableError(str(error), hint=error.hint) from error
         return self._publisher
 
-    def _refuse_incomplete(self, name: str, front: FrontFound) -> None:
-        """Keep a front whose members are not all in MLflow yet, to mark them later.
-
-        Raises:
-            TrackingError: A member waits itself.
-        """
+    def _is_whole(self, message: Message) -> bool:
+        """Tell whether all that a front marks is in MLflow; any other message stands alone."""
+        if not isinstance(message, FrontFound):
+            return True
         with self._step():
             waiting = self._spool.labels()
-        late = sum(f"trial-{uid}" in waiting for uid in front.members)
-        if late:
-            raise TrackingError(f"{name}: {late} trials of the front wait themselves")
+        return not any(f"trial-{uid}" in waiting for uid in message.members)
 
     def _rest(self, error: Exception) -> None:
         hint = error.hint if isinstance(error, OptimizerError) else ""

@@ -77,8 +77,11 @@ class Syncing:
         self._console = console
         self._gate = Gate(workspace.spool)
 
-    def all(self) -> tuple[Synced, ...]:
+    def all(self, usual: Destination) -> tuple[Synced, ...]:
         """Deliver what waits for every destination.
+
+        Args:
+            usual: Where searches of this user go; it is told with its credentials.
 
         Raises:
             WorkspaceError: The disk refuses.
@@ -86,7 +89,8 @@ class Syncing:
         synced = []
         for folder in destination_folders(self._workspace):
             try:
-                synced.append(self.one(destination_in(folder, self._workspace)))
+                found = destination_in(folder, self._workspace)
+                synced.append(self.one(usual if usual.folder == found.folder else found))
             except TrackingError as error:
                 waiting = len(Spool(folder).waiting())
                 synced.append(

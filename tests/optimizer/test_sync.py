@@ -144,6 +144,18 @@ def test_records_of_a_dead_server_wait_and_go_to_where_it_moved(
     assert_whole(server, "undelivered", 2)
 
 
+def test_usual_mlflow_of_the_environment_takes_over_nothing_that_waits_for_another(
+    undelivered: Path, server: Server
+) -> None:
+    before = waiting(undelivered)
+
+    ran = trifront(undelivered, "sync", "--json", TRIFRONT_MLFLOW=server.uri)
+
+    assert ran.code == 1
+    assert [one["waiting"] for one in ran.synced] == [before]
+    assert waiting(undelivered) == before
+
+
 def test_of_two_dead_servers_the_one_that_moved_must_be_named(
     undelivered: Path, server: Server
 ) -> None:
