@@ -6,7 +6,8 @@
     ├── StudyError      a study that cannot be opened, resumed or found
     ├── WorkspaceError  a workspace folder that cannot be written
     ├── StorageError    a study database that cannot be reached, is locked or full
-    ├── TrackingError   an MLflow server or store that refuses
+    ├── TrackingError   an MLflow server or store that refuses a record, or a record that is none
+    │   └── UnavailableError  one that refuses everything, or does not answer
     ├── ExportError     a bundle that cannot be written
     ├── SpaceExhaustedError  every allowed deployment has been tried
     └── UsageError      options that contradict each other
@@ -35,7 +36,11 @@ class StorageError(OptimizerError):
 
 
 class TrackingError(OptimizerError):
-    """An MLflow server or store that refuses."""
+    """An MLflow server or store that refuses a record, or a spooled record that is none."""
+
+
+class UnavailableError(TrackingError):
+    """An MLflow that does not answer, or refuses whatever it is told."""
 
 
 class ExportError(OptimizerError):

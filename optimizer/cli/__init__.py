@@ -18,6 +18,7 @@ from optimizer.cli import (
     reporting,
     searching,
     storekeeping,
+    tracking,
 )
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.command()(harvest.export)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
 app.command()(harvest.studies)
+app.command()(tracking.sync)
 app.command()(authoring.init)
 app.command()(authoring.check)
 app.command()(authoring.schema)

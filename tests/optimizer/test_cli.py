@@ -23,8 +23,9 @@ from search_spaces.catalog import SHIPPED, space_path
 
 TRIALS = "15"
 COMMANDS = (
-    *("search", "front", "show", "export", "dashboard", "studies", "init", "check", "schema"),
+    *("search", "front", "show", "export", "dashboard", "studies", "sync"),
     *("doctor", "report", "ui"),
+    *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),
 )
 
