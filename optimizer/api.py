@@ -89,7 +89,7 @@ def search(
 
     from optimizer.search.budget import Budget
     from optimizer.search.sampler_name import SamplerName
-    from optimizer.search.session import SearchOrder, run_search
+    from optimizer.search.session import SearchOrder, searched
 
     order = SearchOrder(
         space=str(space),
@@ -101,8 +101,8 @@ def search(
         mlflow=mlflow,
     )
     place = place_at(Path(workspace), storage)
-    _, found = run_search(order, place, Console(stderr=True))
-    return Study(found, place)
+    with searched(order, place, Console(stderr=True)) as (_, found):
+        return Study(found, place)
 
 
 def open_study(

@@ -6,7 +6,8 @@
     ├── StudyError      a study that cannot be opened, resumed or found
     ├── WorkspaceError  a workspace folder that cannot be written
     ├── StorageError    a study database that cannot be reached, is locked or full
-    ├── TrackingError   an MLflow server or store that refuses
+    ├── TrackingError   an MLflow server or store that refuses a record, or a record that is none
+    │   └── UnavailableError  one that refuses everything, or does not answer
     ├── ExportError     an export that cannot be written
     ├── BundleError     an exported folder that is not what was exported
     ├── SpaceExhaustedError  every allowed deployment has been tried
@@ -36,7 +37,11 @@ class StorageError(OptimizerError):
 
 
 class TrackingError(OptimizerError):
-    """An MLflow server or store that refuses."""
+    """An MLflow server or store that refuses a record, or a spooled record that is none."""
+
+
+class UnavailableError(TrackingError):
+    """An MLflow that does not answer, or refuses whatever it is told."""
 
 
 class ExportError(OptimizerError):

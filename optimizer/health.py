@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from optimizer.errors import OptimizerError, TrackingError
 from optimizer.study.storage import existing_storage, public_url
-from optimizer.tracking.complaints import check_uri, public_uri
+from optimizer.tracking.destination import check_uri, public_uri
 from optimizer.wiring import Place
 from trials.backends.catalog import BACKENDS, backend_named
 from trials.errors import TrialError

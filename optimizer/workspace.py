@@ -6,6 +6,7 @@
     ├── studies.db    Optuna's storage (unless another URL is given)
     ├── store/        converted models, engines, scores, by content
     ├── blocks/       raw latencies, one Parquet file per measured trial
+    ├── spool/        what MLflow is to be told and was not yet
     ├── mlflow.db     MLflow's storage (unless another URI is given)
     └── mlartifacts/  MLflow's files
 """
@@ -46,6 +47,16 @@ class Workspace:
     def store(self) -> Path:
         """The engine store."""
         return self.root / "store"
+
+    @property
+    def spool(self) -> Path:
+        """What MLflow is to be told, a folder for each MLflow."""
+        return self.root / "spool"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's database where no other URI is given."""
+        return self.root / "mlflow.db"
 
     def blocks(self, uid: str) -> Path:
         """Where the raw blocks of a trial lie."""

@@ -1,14 +1,17 @@
 """Kill a search at random moments, finish it, and prove that nothing was lost but what ran.
 
 Starts a real ``trifront search`` in a temporary folder, kills it with SIGKILL at seeded random
-moments (while it starts, while it measures, writes, publishes or judges), runs it again each time,
-and lets the last one finish. Then it looks at everything that is left: study, raw blocks, store,
-MLflow, temporary files, processes. Exits with 0 only where every line of the table is right.
+moments (while it starts, while it measures, writes, spools or judges), and every second time kills
+its courier a moment before, in whatever it is about to tell MLflow. It runs the search again each
+time and lets the last one finish. Then it looks at everything that is left: study, raw blocks,
+store, spool, MLflow, temporary files, processes. Exits with 0 only where every line of the table
+is right.
 
     python scripts/kill_search.py [--space fake] [--kills 10] [--seed 0] [--keep]
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -23,23 +26,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import psutil
 from optuna.trial import TrialState
 
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
+from optimizer.tracking.database import legacy_tables
 from optimizer.wiring import place_at, study_at
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace, load_blocks
 from trials.outcome import Completed, Failed
 from trials.store.store import Store
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 TRIALS_PER_KILL = 4  # the budget grows with each kill, so that every search has something to do
 START_S = 5.0  # a search that is killed before its first trial is killed within so long
 BESIDE_S = 0.4  # after a trial's line come its bookkeeping and the next trial
 WORKER_DEATH_S = 5.0  # the kernel kills a worker at once, but it dies when it is scheduled
+COURIER = "optimizer.tracking.courier_process"
 MARK = "TRIFRONT_KILLED_BY"  # in the environment of the search and of all that it starts
 LASTING = {"payload", "entry.json", "alive", "pins"}  # names of files in the store that may stay
+
+LASTING_IN_SPOOL = {"gate", "halted", "destination.json", "delivered.jsonl", "status.json"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +87,16 @@ class Search:
         self.temporary.mkdir()
         self.workspace = Workspace(root=folder / "trifront")
 
-    def run(self, trials: int, *, kill_after: tuple[int, float] | None = None) -> Ending:
-        """Run until it ends, or kill it ``seconds`` after its line number ``lines``."""
+    def run(
+        self, trials: int, *, kill_after: tuple[int, float] | None = None, courier: bool = False
+    ) -> Ending:
+        """Run until it ends, or kill it ``seconds`` after its line number ``lines``.
+
+        Args:
+            trials: Its budget.
+            kill_after: (lines, seconds); None to let it end.
+            courier: Kill its courier first, and itself when that has been started again.
+        """
         mark = uuid.uuid4().hex
         command = [str(Path(sys.executable).with_name("trifront")), "search", self._space]
         process = subprocess.Popen(
@@ -92,7 +111,11 @@ class Search:
         lines: list[str] = []
         reader = Thread(target=_collect, args=(process, lines), daemon=True)
         reader.start()
-        moment = "never" if kill_after is None else _kill(process, lines, *kill_after)
+        moment = "never" if kill_after is None else _wait(process, lines, *kill_after)
+        if courier and _kill_courier(mark):
+            moment += ", its courier a moment before"
+        if kill_after is not None:
+            process.kill()
         code = process.wait()
         workers = _survivors(mark)
         reader.join(WORKER_DEATH_S)
@@ -107,14 +130,31 @@ def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
         lines.extend(line.rstrip() for line in stream)
 
 
-def _kill(process: subprocess.Popen[str], lines: list[str], after: int, delay_s: float) -> str:
+def _wait(process: subprocess.Popen[str], lines: list[str], after: int, delay_s: float) -> str:
     while len(lines) < after and process.poll() is None:
         time.sleep(0.002)
     with_delay = time.monotonic() + delay_s
     while time.monotonic() < with_delay and process.poll() is None:
         time.sleep(0.001)
-    process.kill()
     return f"{delay_s:.2f} s after " + (f"line {after}" if after else "its start")
+
+
+def _kill_courier(mark: str) -> bool:
+    """Kill a search's courier and let the search go on for a moment; tell if there was one."""
+    couriers = [one for one in _marked(mark) if COURIER in _command(one)]
+    for one in couriers:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    if couriers:
+        time.sleep(BESIDE_S)
+    return bool(couriers)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []  # it has just gone
 
 
 def _survivors(mark: str) -> int:
@@ -149,7 +189,7 @@ def killed_and_finished(search: Search, *, kills: int, seed: int) -> list[Ending
     """Kill so many searches and finish the last."""
     endings = []
     for number, moment in enumerate(moments(kills, seed), start=1):
-        ending = search.run(number * TRIALS_PER_KILL, kill_after=moment)
+        ending = search.run(number * TRIALS_PER_KILL, kill_after=moment, courier=number % 2 == 0)
         endings.append(ending)
         print(f"kill {number:2}: {ending.moment}, exit {ending.code}", flush=True)
     last = search.run((kills + 1) * TRIALS_PER_KILL)
@@ -167,11 +207,12 @@ def findings(search: Search, endings: list[Ending]) -> list[Finding]:
     return [
         _all_zero("no search ended badly", {str(code): 1 for code in codes}),
         _all_zero("the last one finished", {"exit code": endings[-1].code}),
-        _all_zero("no worker left behind", {"alive": workers}),
+        _all_zero("no worker or courier left behind", {"alive": workers}),
         *_of_study(study, kills=kills, trials=len(endings) * TRIALS_PER_KILL),
         _of_blocks(study, search.workspace),
         _of_store(search.workspace),
-        _of_mlflow(study, search.workspace),
+        *_of_mlflow(study, search.workspace),
+        _of_spool(search.workspace),
         _of_files(study, search),
     ]
 
@@ -233,21 +274,54 @@ def _of_store(workspace: Workspace) -> Finding:
     )
 
 
-def _of_mlflow(study: SearchStudy, workspace: Workspace) -> Finding:
-    from mlflow import MlflowClient
+def _of_mlflow(study: SearchStudy, workspace: Workspace) -> Iterator[Finding]:
+    with legacy_tables():
+        from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{workspace.root / 'mlflow.db'}")
+        client = MlflowClient(tracking_uri=f"sqlite:///{workspace.mlflow}")
     experiment = client.get_experiment_by_name(study.name)
     assert experiment is not None, "the last search made it"
     runs = client.search_runs([experiment.experiment_id], max_results=10_000)
-    uids = Counter(run.data.tags["trial_uid"] for run in runs if run.data.tags["kind"] == "trial")
+    kinds = Counter(run.data.tags["kind"] for run in runs)
+    trials = [run for run in runs if run.data.tags["kind"] == "trial"]
+    uids = Counter(run.data.tags["trial_uid"] for run in trials)
     running = sum(run.info.status == "RUNNING" for run in runs)
     ended = {record.uid for record in study.records()}
-    return Finding(
+    yield Finding(
         rule="one finished run per ended trial",
         found=f"{sum(uids.values())} runs of {len(ended)} trials, {running} running",
         right=uids == Counter(ended) and running == 0,
     )
+    twice = sum(
+        len(client.get_metric_history(run.info.run_id, metric)) > 1
+        for run in trials
+        for metric in ("latency_p99_ms", "cost.measure_s")
+    )
+    yield _all_zero("no metric told twice", {"told twice": twice})
+    measured = [run for run in trials if run.data.tags["state"] == "completed"]
+    files = sum((_artifacts(run) / "latencies.png").is_file() for run in measured)
+    models = list(client.search_logged_models([experiment.experiment_id], max_results=1000))
+    engines = {run.data.tags["engine_digest"] for run in measured}
+    linked = sum(bool(run.outputs and run.outputs.model_outputs) for run in measured)
+    yield Finding(
+        rule="one run of the search, each engine once",
+        found=f"{kinds['search']} run, {len(models)} models of {len(engines)} engines, "
+        f"{linked} linked and {files} pictures of {len(measured)} measured",
+        right=kinds["search"] == 1
+        and len(models) == len(engines)
+        and linked == files == len(measured),
+    )
+
+
+def _artifacts(run: "Run") -> Path:
+    return Path(run.info.artifact_uri.removeprefix("file://"))
+
+
+def _of_spool(workspace: Workspace) -> Finding:
+    """Find what was not delivered, and sessions that nobody ended."""
+    waiting = len(list(workspace.spool.glob("*/waiting/*")))
+    sessions = len(list(workspace.spool.glob("*/sessions/*")))
+    return _all_zero("the spool is empty", {"waiting": waiting, "sessions": sessions})
 
 
 def _of_files(study: SearchStudy, search: Search) -> Finding:
@@ -258,7 +332,7 @@ def _of_files(study: SearchStudy, search: Search) -> Finding:
     hidden = [
         path
         for path in root.rglob(".*")
-        if path.name not in (".storage.lock", ".mlflow.lock")  # empty, and made once
+        if path.name != ".storage.lock"  # empty, and made once
     ]
     journals = list(root.glob("*-journal"))
     scratch = [
@@ -267,7 +341,12 @@ def _of_files(study: SearchStudy, search: Search) -> Finding:
     temporary = [
         path for path in search.temporary.iterdir() if not path.name.startswith("db_init_lock")
     ]
-    left = [*forgotten, *hidden, *journals, *scratch, *temporary]
+    spool = [
+        path
+        for path in search.workspace.spool.rglob("*")
+        if path.is_file() and path.name not in LASTING_IN_SPOOL
+    ]
+    left = [*forgotten, *hidden, *spool, *journals, *scratch, *temporary]
     names = ", ".join(str(path.relative_to(root.parent)) for path in left[:5])
     return Finding(
         rule="no temporary or forgotten file",

@@ -1,11 +1,12 @@
 """Spaces, outcomes and a runner that answers at once, for tests of the search."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.errors import WorkspaceError
 from optimizer.front.front import Front
 from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
@@ -139,11 +140,13 @@ class FormulaRunner:
     """A runner that answers by :func:`measured`, or by what a test puts in its way."""
 
     answer: Callable[[Deployment], Outcome] = measured
+    phases: tuple[str, ...] = ("prepare", "load", "measure", "score")
     ran: list[Deployment] = field(default_factory=list)
 
     def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:
         """Answer at once."""
-        on_phase("measure")
+        for phase in self.phases:
+            on_phase(phase)
         self.ran.append(deployment)
         return self.answer(deployment)
 
@@ -194,11 +197,53 @@ def searched(
         SamplerName.RANDOM, study.encoding, seed=0, trials=None, repeats=False
     )
     runner, view = FormulaRunner(answer=answer), ListeningView()
-    Search(study, runner=runner, workspace=workspace, tracker=None, view=view).run(
-        Budget(trials=trials)
+    search = Search(
+        study,
+        runner=runner,
+        workspace=workspace,
+        tracker=None,
+        quiet=ListeningQuiet(),
+        view=view,
     )
+    search.run(Budget(trials=trials))
     study.refresh()
     return study
+
+
+@dataclass
+class ListeningQuiet:
+    """A gate that notes when it is shut and opened, among what else a test notes."""
+
+    heard: list[str] = field(default_factory=list)
+
+    def shut(self) -> None:
+        """Note it."""
+        self.heard.append("shut")
+
+    def open(self) -> None:
+        """Note it."""
+        self.heard.append("open")
+
+
+@dataclass
+class ListeningTracker:
+    """A tracker that remembers what it was told, or cannot keep it."""
+
+    full: bool = False
+    begun: list[int] = field(default_factory=list)
+    records: list[TrialRecord] = field(default_factory=list)
+
+    def begin(self, records: Sequence[TrialRecord]) -> int:
+        """Remember how many trials there were; none is news."""
+        self.begun.append(len(records))
+        return 0
+
+    def record(self, record: TrialRecord, front: Front) -> None:
+        """Remember the record."""
+        if self.full:
+            raise WorkspaceError("no space left on device")
+        assert front.objectives
+        self.records.append(record)
 
 
 def infeasible(deployment: Deployment) -> Infeasible:

@@ -20,6 +20,7 @@ from optimizer.cli import (
     reporting,
     searching,
     storekeeping,
+    tracking,
 )
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.command()(exporting.reproduce)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
 app.command()(harvest.studies)
+app.command()(tracking.sync)
 app.command()(authoring.init)
 app.command()(authoring.check)
 app.command()(authoring.schema)

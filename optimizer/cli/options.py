@@ -64,6 +64,7 @@ WhereOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 WORKSPACE = Path("trifront")
+MLFLOW_VARIABLE = "TRIFRONT_MLFLOW"
 
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for a front, narrow enough to read
 

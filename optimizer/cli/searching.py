@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optimizer.cli.options import (
+    MLFLOW_VARIABLE,
     WORKSPACE,
     JsonOption,
     SpaceArgument,
@@ -70,7 +71,7 @@ def search(
     mlflow: Annotated[
         str | None,
         typer.Option(
-            envvar="TRIFRONT_MLFLOW",
+            envvar=MLFLOW_VARIABLE,
             help="MLflow tracking URI, or `none`.",
             show_default="SQLite in the workspace",
         ),
@@ -94,26 +95,23 @@ def search(
     from rich.console import Console
 
     from optimizer.search.budget import Budget
-    from optimizer.search.session import SearchOrder, run_search
+    from optimizer.search.session import SearchOrder, searched
     from optimizer.wiring import place_at
 
-    finished, found = run_search(
-        SearchOrder(
-            space=space,
-            study=study,
-            budget=Budget(trials=trials, time_s=time),
-            sampler=sampler,
-            seed=seed,
-            repeats=repeat,
-            mlflow=mlflow,
-        ),
-        place_at(workspace, storage),
-        Console(stderr=True),
+    order = SearchOrder(
+        space=space,
+        study=study,
+        budget=Budget(trials=trials, time_s=time),
+        sampler=sampler,
+        seed=seed,
+        repeats=repeat,
+        mlflow=mlflow,
     )
-    if json:
-        _print_json(finished, found)
-    else:
-        _print_front(finished, found, results_console())
+    with searched(order, place_at(workspace, storage), Console(stderr=True)) as (finished, found):
+        if json:
+            _print_json(finished, found)
+        else:
+            _print_front(finished, found, results_console())
     if not finished.front.candidates:
         raise typer.Exit(INTERRUPTED if finished.interrupted else NOTHING_FEASIBLE)
 

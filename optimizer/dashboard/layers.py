@@ -1,28 +1,17 @@
-"""What a builder made of a trial's model: its layers as a table, and its own words.
+"""Layers and build log of the engine that a trial measured, as artifacts of the trial."""
 
-The engine store keeps them with each engine. They are read here without a pin, which is a write:
-looking must not decide what is evicted, and a workspace may be read-only. An entry that is evicted
-meanwhile, or that describes another build of the same key, is not there.
-"""
-
-from pathlib import Path
-
+from optimizer.inspections import LAYERS, LOG, inspection_file, inspection_of
 from optimizer.study.records import TrialRecord
 from optimizer.workspace import Workspace
-from trials.inspection_file import Inspection, csv_of_layers, inspection_from_json
-from trials.measurement import EngineRecord
+from trials.inspection_file import csv_of_layers
 from trials.outcome import Completed
-from trials.store.entries import PAYLOAD, key_from_parts
-
-LAYERS = "layers.csv"
-LOG = "build.log"
 
 
 class InspectionProvider:
     """The layers and the build log of the engine that a trial measured."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._store = workspace.store
+        self._workspace = workspace
         self._described: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def names(self, record: TrialRecord) -> tuple[str, ...]:
@@ -30,11 +19,11 @@ class InspectionProvider:
         if not isinstance(record.outcome, Completed):
             return ()
         engine = record.outcome.engine
-        if not self._file(engine).is_file():
+        if not inspection_file(engine, self._workspace).is_file():
             return ()
         key = (engine.engine_key, engine.engine_digest)
         if key not in self._described:  # many trials share an engine
-            found = self._inspection(engine)
+            found = inspection_of(engine, self._workspace)
             if found is None:
                 return ()
             self._described[key] = (LAYERS, LOG) if found.log.text else (LAYERS,)
@@ -47,18 +36,7 @@ class InspectionProvider:
             FileNotFoundError: The store has let go of it.
         """
         assert isinstance(record.outcome, Completed)
-        found = self._inspection(record.outcome.engine)
+        found = inspection_of(record.outcome.engine, self._workspace)
         if found is None:
             raise FileNotFoundError(name)
         return (found.log.text if name == LOG else csv_of_layers(found)).encode()
-
-    def _inspection(self, engine: EngineRecord) -> Inspection | None:
-        try:
-            found = inspection_from_json(self._file(engine).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # evicted meanwhile, or of another version
-            return None
-        return found if found.engine_digest == engine.engine_digest else None
-
-    def _file(self, engine: EngineRecord) -> Path:
-        key = key_from_parts("inspection", {"engine": engine.engine_key})
-        return self._store / "inspection" / key[:2] / key / PAYLOAD

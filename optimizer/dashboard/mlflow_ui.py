@@ -20,7 +20,7 @@ from typing import IO
 
 from optimizer.errors import OptimizerError, TrackingError, UsageError
 from optimizer.study.storage import public_url
-from optimizer.tracking.complaints import check_uri, tracking_errors
+from optimizer.tracking.destination import check_uri, public_uri
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 90.0  # it imports for seconds, for longer on a busy machine
@@ -71,7 +71,7 @@ def _check_database(uri: str) -> None:
     from sqlalchemy import create_engine, inspect, make_url
 
     check_uri(uri)
-    with tracking_errors(uri):
+    with _database_errors(uri):
         address = make_url(uri)
         if address.get_backend_name() == "sqlite" and not Path(str(address.database)).is_file():
             raise UsageError(
@@ -88,6 +88,20 @@ def _check_database(uri: str) -> None:
             f"there are no MLflow runs in {public_url(uri)}",
             hint="a search with this --mlflow makes them",
         )
+
+
+@contextmanager
+def _database_errors(uri: str) -> Iterator[None]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise TrackingError(
+            f"MLflow {public_uri(uri)}: {cause}",
+            hint="see that the server runs and the URI is right",
+        ) from error
 
 
 def _started(uri: str, port: int, words: IO[bytes]) -> "subprocess.Popen[bytes]":

@@ -1,20 +1,18 @@
-"""The latencies of one trial as a picture: where they lie, how long the tail is, what is known.
+"""The latencies of one trial as a picture: every request, with the percentiles that are reported.
 
-Both axes are logarithmic, because a tail of a few slow requests in a thousand is what a p99 is
-about and a linear axis hides it. Percentiles are those of the trial's own numbers, with the 95 %
-intervals that the blocks give (see ``trials.measuring.statistics``); an upper limit that is not
-known runs to the edge of the picture.
+Both axes are logarithmic: a tail of one request in ten thousand is what a p99.9 is made of, and a
+linear axis would hide it. Percentiles carry their 95 % interval as a band; where the data give no
+upper limit the band runs to the edge and the label says so. Palette: Okabe & Ito 2008.
 """
 
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from optimizer.front.words import text_of
-from trials.measurement import Block, Estimate, Seconds
+from trials.measurement import Block, Estimate
 from trials.measuring.statistics import quantiles
 
 if TYPE_CHECKING:
@@ -24,25 +22,23 @@ if TYPE_CHECKING:
 _SIZE_INCHES = (8.0, 4.5)
 _DPI = 120
 _MS_PER_S = 1e3
-_LEVELS = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-# Okabe & Ito 2008, told apart by the colour-blind; and dashes, for print
-_LOOKS = (("#0072B2", "solid"), ("#009E73", "dashed"), ("#D55E00", "dotted"))
-_GREY = "#BBBBBB"
-_LEAST_BINS, _MOST_BINS = 20, 160  # fewer hide two humps, more cannot be seen
-_LABELLED_DECADES = 3  # beyond, labels between powers of ten would touch
-_LEAST_MS = 1e-6  # a nanosecond: no time at all has no place on a logarithmic axis
-_LEAST_WIDTH = 0.02  # decades shown on each side of latencies that are all alike
+_BINS = 80
+_FRAME = (0.1, 0.12, 0.88, 0.75)  # left, bottom, width, height, as shares of the picture
+_TITLE = 0.89  # its foot; a title of the axes would be laid out anew for each picture
+_MARGIN = 0.03  # of the axis on either side, on its log scale
+_LEAST_MARGIN = 1.02  # as a ratio, where all requests took the same time
+_FURTHEST = 1e-6  # a request of no time at all has no place on a log axis
+_WIDE = 4.0  # below this ratio of its ends an axis has too few round numbers for log ticks
+_LEAST_COUNT = 0.7  # one request is a bar that can be seen
+_MOST_COUNT = 15.0  # at least, so that the axis shows 1 and 10
+_MARKS = ((0.5, "p50", "#0072B2"), (0.9, "p90", "#E69F00"), (0.99, "p99", "#D55E00"))
 
 
 def png_of_latencies(blocks: Sequence[Block], title: str) -> bytes:
-    """Draw the latencies of all requests of a trial.
-
-    Args:
-        blocks: Raw blocks, in order of time.
-        title: Stands above.
+    """Draw the latencies of all requests; see :func:`figure_of_latencies`.
 
     Raises:
-        ValueError: No block, or a block without requests.
+        ValueError: No block, or one without requests.
     """
     buffer = BytesIO()
     figure_of_latencies(blocks, title).savefig(buffer, format="png", dpi=_DPI)
@@ -50,70 +46,60 @@ def png_of_latencies(blocks: Sequence[Block], title: str) -> bytes:
 
 
 def figure_of_latencies(blocks: Sequence[Block], title: str) -> "Figure":
-    """Draw the latencies of all requests of a trial; see :func:`png_of_latencies`.
+    """Draw the latencies of all requests as a histogram in milliseconds.
 
     Raises:
-        ValueError: No block, or a block without requests.
+        ValueError: No block, or one without requests.
     """
     from matplotlib.figure import Figure
 
-    estimates = quantiles(blocks, [level for _, level in _LEVELS])
+    marks = quantiles(blocks, [level for level, _, _ in _MARKS])
     latencies_ms = np.concatenate([block.latencies_s for block in blocks]) * _MS_PER_S
-    latencies_ms = np.maximum(latencies_ms, _LEAST_MS)
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-    axes = figure.subplots()
-    edges_ms = _edges(latencies_ms)
-    axes.hist(latencies_ms, bins=edges_ms.tolist(), color=_GREY, edgecolor="none")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=0.7)  # a bin with one request is to be seen
-    axes.set_xlim(edges_ms[0], edges_ms[-1])
-    for (name, _), estimate, look in zip(_LEVELS, estimates, _LOOKS, strict=True):
-        _mark(axes, name, estimate.scaled(_MS_PER_S), look)
-    axes.set_xlabel("latency of a request [ms]")
-    axes.set_ylabel("requests")
-    axes.set_title(title, loc="left", fontsize="medium")
-    axes.grid(visible=True, axis="x", which="major", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    counted = f"{latencies_ms.size:,} requests in {len(blocks)} blocks; 95 % intervals shaded"
-    axes.legend(loc="best", title=counted, title_fontsize="small", fontsize="small")
-    _write_plainly(axes)
+    figure = Figure(figsize=_SIZE_INCHES)
+    axes = figure.add_axes(_FRAME)
+    edges = _edges(latencies_ms)
+    counts, _ = np.histogram(latencies_ms, edges)
+    axes.stairs(counts, edges, fill=True, color="#AAAAAA")
+    for estimate, (_, name, color) in zip(marks, _MARKS, strict=True):
+        _mark(axes, estimate.scaled(_MS_PER_S), name, color, right=float(edges[-1]))
+    _scale(axes, edges, most=float(counts.max()))
+    requests = f"{len(latencies_ms):,} requests, blocks: {len(blocks)}, 95 % intervals"
+    figure.text(_FRAME[0], _TITLE, f"{title}\n{requests}", va="bottom")
+    axes.legend(loc="upper right", framealpha=0.9)
     return figure
 
 
-def _edges(latencies_ms: Seconds) -> Seconds:
-    """Return edges of bins of equal ratio, as wide as Freedman & Diaconis (1981) say."""
-    logs = np.log10(latencies_ms)
-    low, high = float(logs.min()), float(logs.max())
-    if high - low < _LEAST_WIDTH:
-        low, high = low - _LEAST_WIDTH, high + _LEAST_WIDTH
-    quarter, three_quarters = np.quantile(logs, (0.25, 0.75))
-    width = 2 * float(three_quarters - quarter) / logs.size ** (1 / 3)
-    wanted = math.ceil((high - low) / width) if width > 0 else _MOST_BINS
-    bins = min(max(wanted, _LEAST_BINS), _MOST_BINS)
-    margin = (high - low) / bins
-    return np.asarray(np.logspace(low - margin, high + margin, bins + 3), dtype=np.float64)
+def _scale(axes: "Axes", edges: NDArray[np.float64], *, most: float) -> None:
+    """Make both axes logarithmic, with ticks that read as milliseconds and requests."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+    wide = edges[-1] / edges[0] > _WIDE
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_xlabel("latency [ms]")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(_LEAST_COUNT, max(_MOST_COUNT, most * 1.5))
+    axes.set_ylabel("requests")
 
 
-def _mark(axes: "Axes", name: str, estimate: Estimate, look: tuple[str, str]) -> None:
-    color, dashes = look
-    left, right = axes.get_xlim()
-    low = left if estimate.low is None else estimate.low
+def _edges(latencies_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return bin edges with equal ratios that hold every latency, shape ``(bins + 1,)``."""
+    high = latencies_ms.max()
+    low = max(latencies_ms.min(), high * _FURTHEST)
+    margin = max((high / low) ** _MARGIN, _LEAST_MARGIN)
+    return np.geomspace(low / margin, high * margin, _BINS + 1)
+
+
+def _mark(axes: "Axes", estimate: Estimate, name: str, color: str, *, right: float) -> None:
+    """Draw a percentile as a line with its interval as a band."""
+    low = estimate.value if estimate.low is None else estimate.low
     high = right if estimate.high is None else estimate.high
-    axes.axvspan(low, high, color=color, alpha=0.18, linewidth=0)
-    label = f"{name}  {text_of(estimate)} ms"
-    axes.axvline(estimate.value, color=color, linestyle=dashes, linewidth=1.6, label=label)
-
-
-def _write_plainly(axes: "Axes") -> None:
-    """Write 0.5 and 20 on the axes, not powers of ten, which a narrow range does not even show."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    left, right = axes.get_xlim()
-    decades = math.log10(right / left)
-    axes.xaxis.set_major_formatter(plain)
-    axes.xaxis.set_minor_formatter(plain if decades <= _LABELLED_DECADES else NullFormatter())
-    between = (2, 3, 4, 6, 8) if decades <= 1 else (2, 5)
-    axes.xaxis.set_minor_locator(LogLocator(subs=between, numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    upper = "no upper limit" if estimate.high is None else f"{estimate.high:.4g}"
+    label = f"{name}  {estimate.value:.4g} ms  [{low:.4g}, {upper}]"
+    axes.axvspan(low, high, color=color, alpha=0.2, linewidth=0)
+    axes.axvline(estimate.value, color=color, linewidth=1.5, label=label)

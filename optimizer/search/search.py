@@ -1,29 +1,30 @@
 """The search: ask the study, try the deployment in a worker, tell, track; until the budget ends.
 
 Several processes may search one study: they ask in turns, so that no deployment is proposed twice.
-Bookkeeping and tracking happen between measurements, never during one.
+Bookkeeping happens between measurements, never during one, and so does what runs beside the search
+and delivers its records: the gate is shut while a trial loads and measures.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from traceback import format_exception_only
 from typing import Protocol
 
-from optimizer.errors import TrackingError
+from optimizer.errors import WorkspaceError
 from optimizer.front.front import Front, FrontKeeper
 from optimizer.front.of_study import blocks_in
 from optimizer.front.resampling import with_probabilities
 from optimizer.search.budget import Budget
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import Asked, SearchStudy
-from optimizer.workspace import STORE_LIMIT_BYTES, Workspace, discard_blocks, save_blocks
+from optimizer.workspace import Workspace, discard_blocks, save_blocks
 from search_spaces.deployment import Deployment
 from trials.errors import TrialError
 from trials.machine.environment import environment
 from trials.measurement import Quality
 from trials.outcome import Completed, Failed, Outcome
-from trials.store.store import Store
+
+_MEASURED = ("load", "measure")  # phases that only the trial may work in
 
 
 class Runner(Protocol):
@@ -43,38 +44,29 @@ class Runner(Protocol):
 
 
 class Tracker(Protocol):
-    """Where finished trials are published."""
+    """Whom a search tells what came of it; what was told is safe, whoever may still wait for it.
 
-    def record(self, record: TrialRecord, *, blocks: Path | None, model: Path | None) -> str:
-        """Publish one trial, once however often it is called.
+    Every method raises WorkspaceError where it cannot be kept.
+    """
 
-        Raises:
-            TrackingError: It cannot be published now.
-        """
+    def begin(self, records: Sequence[TrialRecord]) -> int:
+        """Hear that the search begins, with all ended trials; return how many were news."""
         ...
 
-    def missing(self, uids: Iterable[str]) -> set[str]:
-        """Return those trials that are not published yet.
-
-        Raises:
-            TrackingError: Nobody can tell now.
-        """
+    def record(self, record: TrialRecord, front: Front) -> None:
+        """Hear what came of a trial, and the front as it is now."""
         ...
 
-    def record_verdict(self, uid: str, quality: Quality) -> None:
-        """Publish a trial's quality on the report split, once however often it is called.
 
-        Raises:
-            TrackingError: It cannot be published now.
-        """
+class Quiet(Protocol):
+    """What keeps the machine quiet around a measurement; repeatable in any order."""
+
+    def shut(self) -> None:
+        """Return when nothing of ours works beside the measurement any more."""
         ...
 
-    def mark_front(self, uids: Iterable[str]) -> None:
-        """Mark these trials as the front, and former members as such no more.
-
-        Raises:
-            TrackingError: It cannot be published now.
-        """
+    def open(self) -> None:
+        """Let others work again."""
         ...
 
 
@@ -114,11 +106,6 @@ class Finished:
     interrupted: bool = False
 
 
-def untracked(error: TrackingError) -> str:
-    """Say what an MLflow that refuses costs: nothing but the wait for the next session."""
-    return f"{error}; trials are safe in the study and are published by the next session"
-
-
 class Search:
     """One session of a search over one study."""
 
@@ -129,16 +116,17 @@ class Search:
         runner: Runner,
         workspace: Workspace,
         tracker: Tracker | None,
+        quiet: Quiet,
         view: View,
     ) -> None:
         self._study = study
         self._runner = runner
         self._workspace = workspace
         self._tracker = tracker
+        self._quiet = quiet
         self._view = view
         self._stopping = False
         self._fronts = FrontKeeper(study.space.objectives, study.space.constraints)
-        self._store = Store(workspace.store, limit_bytes=STORE_LIMIT_BYTES)
 
     def stop(self) -> None:
         """End the search after the trial that is running; may be called from a signal handler."""
@@ -153,13 +141,12 @@ class Search:
         """
         tried = 0
         self._mend()
-        self._publish_missing()
+        self._track_begin()
         while isinstance(begun := self._begun(budget), Asked):
             self._one_trial(begun)
             tried += 1
         front = with_probabilities(self.front(), blocks_in(self._workspace))
         self._judge(front)
-        self._publish_front(front)
         return Finished(front=front, reason=begun, tried=tried, interrupted=self._stopping)
 
     def front(self) -> Front:
@@ -198,7 +185,7 @@ class Search:
     def _one_trial(self, asked: Asked) -> None:
         self._view.began(asked.trial.number, asked.deployment)
         try:
-            outcome = self._runner.run(asked.deployment, on_phase=self._view.phase)
+            outcome = self._outcome(asked.deployment)
             if isinstance(outcome, Completed):
                 save_blocks(
                     outcome.blocks, self._workspace.blocks(self._study.uid(asked.trial.number))
@@ -210,41 +197,42 @@ class Search:
         record = self._study.tell(asked, outcome)
         if isinstance(outcome, Failed) and outcome.kind == "interrupted":
             self._stopping = True
-        self._view.ended(record, self.front())
-        self._publish(record)
+        front = self.front()
+        self._view.ended(record, front)
+        self._track(lambda tracker: tracker.record(record, front))
 
-    def _publish_missing(self) -> None:
-        """Publish what an earlier session could not."""
+    def _outcome(self, deployment: Deployment) -> Outcome:
+        """Run a trial, with nothing beside it from the load of its engine to the last block."""
+
+        def on_phase(name: str) -> None:
+            self._view.phase(name)
+            if name in _MEASURED:
+                self._quiet.shut()
+            else:
+                self._quiet.open()
+
+        try:
+            return self._runner.run(deployment, on_phase=on_phase)
+        finally:
+            self._quiet.open()
+
+    def _track_begin(self) -> None:
+        def begin(tracker: Tracker) -> None:
+            late = tracker.begin(self._study.records())
+            if late:
+                self._view.note(f"MLflow has not heard of {late} earlier trials yet")
+
+        self._track(begin)
+
+    def _track(self, tell: Callable[[Tracker], None]) -> None:
+        """Tell the tracker; one that cannot keep what it is told costs the search nothing."""
         if self._tracker is None:
             return
-        records = {record.uid: record for record in self._study.records()}
         try:
-            missing = sorted(self._tracker.missing(records)) if records else []
-        except TrackingError as error:
-            self._stop_tracking(error)
-            return
-        for uid in missing:
-            self._publish(records[uid])
-
-    def _publish(self, record: TrialRecord) -> None:
-        if self._tracker is None:
-            return
-        blocks = self._workspace.blocks(record.uid)
-        engine = self._engine_of(record)
-        try:
-            self._tracker.record(record, blocks=blocks if blocks.exists() else None, model=engine)
-        except TrackingError as error:
-            self._stop_tracking(error)
-
-    def _stop_tracking(self, error: TrackingError) -> None:
-        self._tracker = None
-        self._view.note(untracked(error))
-
-    def _engine_of(self, record: TrialRecord) -> Path | None:
-        if not isinstance(record.outcome, Completed):
-            return None
-        entry = self._store.find("engine", record.outcome.engine.engine_key)
-        return None if entry is None else entry.path
+            tell(self._tracker)
+        except WorkspaceError as error:
+            self._tracker = None
+            self._view.note(f"MLflow is told no more: {error}; the next session tells it all")
 
     def _judge(self, front: Front) -> None:
         """Score the front on the report split, once per trial."""
@@ -259,19 +247,6 @@ class Search:
                 self._view.note(f"trial {record.number} has no verdict: {error}")
                 continue
             self._study.keep_verdict(record.number, quality)
-
-    def _publish_front(self, front: Front) -> None:
-        """Tell the tracker who is on the front, and what the report split says of them."""
-        if self._tracker is None:
-            return
-        verdicts = self._study.verdicts()
-        try:
-            for record in front.members:
-                if record.number in verdicts:
-                    self._tracker.record_verdict(record.uid, verdicts[record.number])
-            self._tracker.mark_front([record.uid for record in front.members])
-        except TrackingError as error:
-            self._stop_tracking(error)
 
 
 def _line(error: BaseException) -> str:

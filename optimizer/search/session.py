@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from optimizer.errors import TrackingError
+from optimizer.errors import WorkspaceError
 from optimizer.search.budget import Budget, tried_deployments
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import check_available, sampler_named
-from optimizer.search.search import Finished, Search, View, untracked
+from optimizer.search.search import Finished, Search, View
 from optimizer.search.views import opened_view
 from optimizer.study.storage import open_storage
 from optimizer.study.study import SearchStudy, open_study
-from optimizer.tracking.complaints import check_uri
-from optimizer.tracking.tracker import MlflowTracker, open_tracker
+from optimizer.tracking.courier import Courier, WaitLimits
+from optimizer.tracking.destination import check_uri, destination_of
+from optimizer.tracking.gate import Gate
+from optimizer.tracking.telling import waited_for, what_is_left
+from optimizer.tracking.tracker import SpoolingTracker
 from optimizer.wiring import Place, opened_worker
+from optimizer.workspace import Workspace
 from search_spaces.catalog import space_path
 from search_spaces.files import space_from_yaml
 from trials.isolation.worker import Worker
@@ -48,10 +52,13 @@ class SearchOrder:
     mlflow: str | None
 
 
-def run_search(
+@contextmanager
+def searched(
     order: SearchOrder, place: Place, console: "Console"
-) -> tuple[Finished, SearchStudy]:
-    """Run one session of a search.
+) -> Iterator[tuple[Finished, SearchStudy]]:
+    """Run one session of a search; what came of it is known before MLflow has heard of all.
+
+    Leaving the context tells MLflow how the search ended and waits until it has heard.
 
     Raises:
         SpaceError: The space file cannot be meant.
@@ -62,6 +69,7 @@ def run_search(
     check_available(order.sampler)
     if order.mlflow != NO_MLFLOW:
         check_uri(order.mlflow)
+    gate = Gate(place.workspace.spool)
     with ExitStack() as stack:
         worker = stack.enter_context(opened_worker(space, place))
         facts = worker.describe()
@@ -74,40 +82,85 @@ def run_search(
             trials=order.budget.trials,
             repeats=order.repeats,
         )
-        view = stack.enter_context(
-            opened_view(
-                console, total=order.budget.trials, done=tried_deployments(study.records())
+        telling = stack.enter_context(
+            _telling(order.mlflow, study, place, gate=gate, console=console)
+        )
+        done = tried_deployments(study.records())
+        with opened_view(console, total=order.budget.trials, done=done) as view:
+            view.note(f"study '{study.name}', sampler {chosen}, in {place.workspace.root}")
+            for change in study.changes(facts):
+                view.note(f"not as when the study was made: {change}; its numbers may not compare")
+            search = Search(
+                study,
+                runner=worker,
+                workspace=place.workspace,
+                tracker=None if telling is None else telling.tracker,
+                quiet=gate,
+                view=view,
             )
-        )
-        view.note(f"study '{study.name}', sampler {chosen}, in {place.workspace.root}")
-        for change in study.changes(facts):
-            view.note(f"not as when the study was made: {change}; its numbers may not compare")
-        tracker = _opened_tracker(order.mlflow, study, place, view)
-        search = Search(
-            study, runner=worker, workspace=place.workspace, tracker=tracker, view=view
-        )
-        with _interruptible(search, worker, view):
-            return search.run(order.budget), study
+            with _interruptible(search, worker, view):
+                finished = search.run(order.budget)
+        worker.close()
+        yield finished, study
+        if telling is not None:
+            telling.finish(finished)
 
 
-def _opened_tracker(
-    uri: str | None, study: SearchStudy, place: Place, view: View
-) -> MlflowTracker | None:
-    """Open MLflow; one that is out of reach must not cost the search."""
+class _Telling:
+    """Tells MLflow of one session, and its user how that goes."""
+
+    def __init__(
+        self, study: SearchStudy, courier: Courier, workspace: Workspace, console: "Console"
+    ) -> None:
+        self._study = study
+        self._courier = courier
+        self._console = console
+        self.tracker = SpoolingTracker(
+            study,
+            courier.destination,
+            workspace=workspace,
+            courier=courier,
+            note=self._note,
+        )
+
+    def finish(self, finished: Finished) -> None:
+        """Tell how the search ended, and wait while MLflow hears."""
+        try:
+            self.tracker.end(
+                finished.front,
+                self._study.records(),
+                self._study.verdicts(),
+                killed=finished.interrupted,
+            )
+            names = frozenset(self.tracker.spooled)
+            left = waited_for(self._courier, names, limits=WaitLimits(), console=self._console)
+        except WorkspaceError as error:
+            self._note(f"MLflow is told no more: {error}; the next session tells it all")
+            return
+        if left.waiting:
+            name = self._courier.destination.name
+            self._note(f"{what_is_left(left, name)}; `trifront sync` delivers them")
+
+    def _note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _telling(
+    uri: str | None, study: SearchStudy, place: Place, *, gate: Gate, console: "Console"
+) -> Iterator[_Telling | None]:
     if uri == NO_MLFLOW:
-        return None
-    try:
-        return open_tracker(
-            uri,
-            workspace=place.workspace.root,
-            study=study.name,
-            backend=study.space.backend,
-            space_text=study.space_file,
-            digests=study.digests,
-        )
-    except TrackingError as error:
-        view.note(untracked(error))
-        return None
+        yield None
+        return
+    workspace = place.workspace
+    destination = destination_of(uri, workspace)
+    with Courier(destination, spool=workspace.spool, gate=gate) as courier:
+        telling = _Telling(study, courier, workspace, console)
+        try:
+            yield telling
+        finally:
+            with suppress(WorkspaceError):  # the disk is full; the next session tells it
+                telling.tracker.break_off()
 
 
 @contextmanager

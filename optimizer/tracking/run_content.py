@@ -1,4 +1,4 @@
-"""What MLflow is told of a trial or a search: pure functions from records, no MLflow call.
+"""What MLflow is told of a trial, an engine and a verdict: pure functions, no MLflow call.
 
 Metrics carry people's units, as space files do (milliseconds, samples/s). The ends of the 95 %
 interval stand beside them as ``<metric>.low`` and ``<metric>.high``; they are absent where the
@@ -9,142 +9,164 @@ long tags and has no place for tables.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
-from pathlib import Path
+from importlib.metadata import version
 from typing import assert_never
 
+from optimizer.front.words import short
 from optimizer.study.records import TrialRecord, json_from_outcome
+from optimizer.tracking.messages import (
+    EngineBuilt,
+    Pairs,
+    Point,
+    TrialEnded,
+    VerdictGiven,
+)
 from search_spaces.deployment import Precision
 from trials.measurement import Estimate, Quality
 from trials.models.precision import needs_calibration
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 
 _MS_PER_S = 1e3
+_ON_CPU = ("fake", "ort")  # backends; others run on the GPU
+_SUFFIXES = {"ort": "onnx", "fake": "json"}  # of engines; others keep a plan
+_BAD_IN_MODEL_NAME = re.compile(r"[^\w-]")  # MLflow refuses some, its page more
+_SHORT = 8  # digits of a digest that tell engines apart in a list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunContent:
-    """Everything that one run says.
+class StudyFacts:
+    """What the runs of one study have in common.
 
     Attributes:
-        uid: Value of the tag ``trial_uid``, by which the run is found.
-        status: MLflow's word for the end of the run.
-        engine_digest: SHA-256 of the engine that was measured, if one was.
-        datasets: (split, SHA-256) of the data that the run used.
-        texts: (artifact name, content).
-        files: (artifact name, local file).
+        study_id: Unlike any other study's.
+        backend: Name of the backend.
+        digests: SHA-256 by ``data:<split>`` and ``variant:<name>``.
+        objectives: Names of the metrics that are traded off.
     """
 
-    uid: str
-    name: str
-    started_ms: int
-    finished_ms: int
-    status: str
-    tags: tuple[tuple[str, str], ...]
-    engine_digest: str | None = None
-    params: tuple[tuple[str, str], ...] = ()
-    metrics: tuple[tuple[str, float], ...] = ()
-    datasets: tuple[tuple[str, str], ...] = ()
-    texts: tuple[tuple[str, str], ...] = ()
-    files: tuple[tuple[str, Path], ...] = ()
+    study_id: str
+    backend: str
+    digests: Mapping[str, str]
+    objectives: tuple[str, ...] = ()
 
 
 def content_of_record(
-    record: TrialRecord, *, backend: str, digests: Mapping[str, str], blocks: Path | None
-) -> RunContent:
+    record: TrialRecord,
+    facts: StudyFacts,
+    *,
+    files: tuple[str, ...] = (),
+    blocks: str | None = None,
+    point: Point | None = None,
+) -> TrialEnded:
     """Say what the run of one trial holds.
 
     Args:
         record: What came of the trial.
-        backend: Name of the backend.
-        digests: SHA-256 by ``data:<split>`` and ``variant:<name>``.
-        blocks: Raw blocks as Parquet; None where there are none.
+        facts: Of its study.
+        files: Artifact names of its files.
+        blocks: Which of them are the raw blocks; None where they are not here.
+        point: The curve of the search goes on with it.
     """
     outcome = record.outcome
     deployment = outcome.deployment
-    facts = dict(outcome.environment.facts)
-    datasets = _datasets(digests, _splits_of_trial(deployment.precision))
-    metrics = _metrics(outcome) if isinstance(outcome, Completed) else {}
+    datasets = _datasets(facts.digests, _splits_of_trial(deployment.precision))
     tags = {
-        **_tags_of_record(record),
-        "backend": backend,
-        "host": facts.get("host", "unknown"),
+        **_tags_of_record(record, facts),
         **{f"digest.{split}": digest for split, digest in datasets},
         **_tags_of_outcome(outcome),
     }
-    return RunContent(
+    if isinstance(outcome, Completed):
+        tags["raw_blocks"] = "missing" if blocks is None else "kept"
+    environment = dict(outcome.environment.facts)
+    return TrialEnded(
         uid=record.uid,
-        name=f"{record.number:04d} {deployment.variant} {deployment.precision.value}",
+        name=f"{record.number:04d} {short(deployment)}",
         started_ms=round(record.started_s * _MS_PER_S),
         finished_ms=round(record.finished_s * _MS_PER_S),
         status="FAILED" if isinstance(outcome, Failed) else "FINISHED",
         tags=tuple(tags.items()),
-        engine_digest=outcome.engine.engine_digest if isinstance(outcome, Completed) else None,
         params=tuple((axis, str(value)) for axis, value in deployment.axes()),
-        # MLflow would turn an infinity into 1.8e308; outcome.json keeps it
-        metrics=tuple(item for item in metrics.items() if math.isfinite(item[1])),
+        metrics=_metrics(outcome, facts.objectives) if isinstance(outcome, Completed) else (),
         datasets=datasets,
         texts=(
-            ("environment.json", json.dumps(facts, indent=1)),
+            ("environment.json", json.dumps(environment, indent=1)),
             ("outcome.json", json_from_outcome(outcome)),
         ),
-        files=() if blocks is None else ((f"blocks{blocks.suffix}", blocks),),
+        files=files,
+        blocks=blocks,
+        engine=outcome.engine.engine_digest if isinstance(outcome, Completed) else None,
+        point=point,
     )
 
 
-def content_of_search(
-    space_text: str, *, backend: str, digests: Mapping[str, str], now_s: float
-) -> RunContent:
-    """Say what the run of the search itself holds; one per text of the space file.
-
-    Args:
-        space_text: The space file as it was read.
-        backend: Name of the backend.
-        digests: SHA-256 by ``data:<split>`` and ``variant:<name>``.
-        now_s: Time of the run, seconds since the epoch.
-    """
-    text_digest = sha256(space_text.encode()).hexdigest()
-    splits = tuple(name.removeprefix("data:") for name in digests if name.startswith("data:"))
-    tags = {
-        "kind": "search",
-        "trial_uid": f"search-{text_digest}",
-        "backend": backend,
-        "space_sha256": text_digest,
-        **{f"digest.{name.replace(':', '.')}": digest for name, digest in digests.items()},
-    }
-    return RunContent(
-        uid=tags["trial_uid"],
-        name="search",
-        started_ms=round(now_s * _MS_PER_S),
-        finished_ms=round(now_s * _MS_PER_S),
-        status="FINISHED",
-        tags=tuple(tags.items()),
-        datasets=_datasets(digests, splits),
-        texts=(("space.yaml", space_text),),
+def content_of_engine(outcome: Completed, facts: StudyFacts) -> EngineBuilt:
+    """Say what the LoggedModel of a measured engine holds."""
+    engine, deployment = outcome.engine, outcome.deployment
+    name = f"{deployment.variant}-{deployment.precision.value}-{engine.engine_digest[:_SHORT]}"
+    suffix = _SUFFIXES.get(facts.backend, "plan")
+    return EngineBuilt(
+        uid=engine.engine_digest,
+        name=_BAD_IN_MODEL_NAME.sub("_", name),
+        backend=facts.backend,
+        tags=(
+            ("study_id", facts.study_id),
+            ("engine_key", engine.engine_key),
+            ("variant_digest", engine.variant_digest),
+            ("model_digest", engine.model_digest),
+            ("device", device_of(outcome, facts.backend)),
+        ),
+        params=(
+            ("variant", deployment.variant),
+            ("precision", deployment.precision.value),
+            ("size_bytes", str(engine.size_bytes)),
+        ),
+        file=f"engine.{suffix}",
     )
 
 
-def metrics_of_verdict(quality: Quality) -> tuple[tuple[str, float], ...]:
+def content_of_verdict(uid: str, quality: Quality) -> VerdictGiven:
     """Say what the run of a front member holds besides: its scores on the report split."""
-    return tuple(
-        item
-        for name, estimate in quality.scores
-        for item in _with_ends(f"report.{name}", estimate)
-        if math.isfinite(item[1])
+    pairs = (
+        pair for name, estimate in quality.scores for pair in _ends(f"report.{name}", estimate)
+    )
+    return VerdictGiven(uid=uid, metrics=_finite(pairs))
+
+
+def device_of(outcome: Outcome, backend: str) -> str:
+    """Name the processor that an engine ran on."""
+    facts = dict(outcome.environment.facts)
+    return facts.get("cpu_model" if backend in _ON_CPU else "gpu", "unknown")
+
+
+def source_tags() -> dict[str, str]:
+    """Say where a run comes from, as MLflow's page shows it."""
+    return {"mlflow.source.name": f"trifront {version('trifront')}", "mlflow.source.type": "LOCAL"}
+
+
+def datasets_of(digests: Mapping[str, str]) -> Pairs:
+    """Return (split, SHA-256) of all splits."""
+    return _datasets(
+        digests, (name.removeprefix("data:") for name in digests if name.startswith("data:"))
     )
 
 
-def _metrics(outcome: Completed) -> dict[str, float]:
-    """Return every metric in people's units with its interval ends, and costs in seconds."""
-    found = {f"cost.{name}": float(value) for name, value in asdict(outcome.costs).items()}
-    for name, estimate in outcome.metrics().items():
-        found.update(_with_ends(name, estimate))
-    return found
+def _metrics(outcome: Completed, objectives: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """Return every metric in people's units with its interval ends, and costs in seconds.
+
+    The objectives come first, because MLflow's page compares runs by the first metric that it
+    finds unless told otherwise.
+    """
+    metrics = outcome.metrics()
+    order = (*objectives, *(name for name in metrics if name not in objectives))
+    measured = (pair for name in order for pair in _ends(name, metrics[name]))
+    costs = ((f"cost.{name}", float(value)) for name, value in asdict(outcome.costs).items())
+    return _finite((*measured, *costs))
 
 
-def _with_ends(name: str, estimate: Estimate) -> Iterator[tuple[str, float]]:
+def _ends(name: str, estimate: Estimate) -> Iterator[tuple[str, float]]:
     yield name, estimate.value
     if estimate.low == estimate.high == estimate.value:
         return  # counted, not sampled
@@ -153,21 +175,32 @@ def _with_ends(name: str, estimate: Estimate) -> Iterator[tuple[str, float]]:
             yield name + end, value
 
 
+def _finite(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
+    # MLflow would turn an infinity into 1.8e308; outcome.json keeps it
+    return tuple(pair for pair in pairs if math.isfinite(pair[1]))
+
+
 def _splits_of_trial(precision: Precision) -> tuple[str, ...]:
     # the report split is scored once, at the end of a search, by no trial
     return ("calibration", "search") if needs_calibration(precision) else ("search",)
 
 
-def _tags_of_record(record: TrialRecord) -> dict[str, str]:
+def _tags_of_record(record: TrialRecord, facts: StudyFacts) -> dict[str, str]:
     deployment = record.outcome.deployment
     return {
         "kind": "trial",
+        **source_tags(),
         "trial_uid": record.uid,
         "trial_number": str(record.number),
         "study": record.study,
+        "study_id": facts.study_id,
         "variant": deployment.variant,
         "precision": deployment.precision.value,
+        "backend": facts.backend,
+        "device": device_of(record.outcome, facts.backend),
+        "host": dict(record.outcome.environment.facts).get("host", "unknown"),
         "state": record.outcome.state,
+        "on_front": "false",  # so that both questions can be asked; the front says who is
     }
 
 
@@ -187,7 +220,7 @@ def _tags_of_outcome(outcome: Outcome) -> dict[str, str]:
             assert_never(outcome)
 
 
-def _datasets(digests: Mapping[str, str], splits: Iterable[str]) -> tuple[tuple[str, str], ...]:
+def _datasets(digests: Mapping[str, str], splits: Iterable[str]) -> Pairs:
     return tuple(
         (split, digests[f"data:{split}"]) for split in splits if f"data:{split}" in digests
     )

@@ -25,9 +25,11 @@ from search_spaces.catalog import SHIPPED, space_path
 
 TRIALS = "15"
 COMMANDS = (
-    *("search", "front", "show", "export", "verify", "reproduce", "dashboard", "studies"),
-    *("init", "check", "schema", "store list", "store verify", "store prune"),
+    *("search", "front", "show", "dashboard", "studies", "sync"),
+    *("export", "verify", "reproduce"),
     *("doctor", "report", "ui"),
+    *("init", "check", "schema"),
+    *("store list", "store verify", "store prune"),
 )
 
 

@@ -15,6 +15,8 @@ from search_fakes import (
     ALLOWED,
     FACTS,
     FormulaRunner,
+    ListeningQuiet,
+    ListeningTracker,
     ListeningView,
     completed,
     failed,
@@ -68,13 +70,16 @@ def run(
     *,
     runner: FormulaRunner | None = None,
     view: ListeningView | None = None,
+    tracker: ListeningTracker | None = None,
+    quiet: ListeningQuiet | None = None,
     trials: int | None = 10,
 ) -> Finished:
     search = Search(
         study,
         runner=runner or FormulaRunner(),
         workspace=workspace,
-        tracker=None,
+        tracker=tracker,
+        quiet=quiet or ListeningQuiet(),
         view=view or ListeningView(),
     )
     return search.run(Budget(trials=trials))
@@ -264,6 +269,60 @@ def test_raw_blocks_are_kept_beside_the_study(opened: Opened, workspace: Workspa
     (block,) = load_blocks(workspace.blocks(record.uid))
     assert block.latencies_s.shape == (3,)
     assert block.latencies_s[0] * 1e3 == pytest.approx(value(record, "latency_p50_ms"))
+
+
+def test_nothing_works_beside_a_trial_from_its_load_to_its_last_block(
+    opened: Opened, workspace: Workspace
+) -> None:
+    quiet = ListeningQuiet()
+
+    def answer(deployment: Deployment) -> Outcome:
+        quiet.heard.append("ended")
+        return measured(deployment)
+
+    run(opened(), workspace, runner=FormulaRunner(answer=answer), quiet=quiet, trials=1)
+
+    assert quiet.heard == ["open", "shut", "shut", "open", "ended", "open"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt()])
+def test_quiet_ends_with_its_trial_however_that_ends(
+    opened: Opened, workspace: Workspace, error: BaseException
+) -> None:
+    quiet = ListeningQuiet()
+
+    def broken(_: Deployment) -> Outcome:
+        raise error
+
+    runner = FormulaRunner(answer=broken, phases=("load",))
+    with pytest.raises(type(error)):
+        run(opened(), workspace, runner=runner, quiet=quiet)
+
+    assert quiet.heard == ["shut", "open"]
+
+
+def test_tracker_hears_of_each_trial_and_first_of_those_before(
+    opened: Opened, workspace: Workspace
+) -> None:
+    run(opened(), workspace, trials=3)
+    tracker = ListeningTracker()
+
+    run(opened(), workspace, tracker=tracker, trials=5)
+
+    assert tracker.begun == [3]
+    assert [record.number for record in tracker.records] == [3, 4]
+
+
+def test_tracker_that_cannot_keep_what_it_is_told_costs_a_note_and_no_trial(
+    opened: Opened, workspace: Workspace
+) -> None:
+    view = ListeningView()
+
+    finished = run(opened(), workspace, view=view, tracker=ListeningTracker(full=True), trials=4)
+
+    assert finished.tried == 4
+    (note,) = (note for note in view.notes if "MLflow" in note)
+    assert note == "MLflow is told no more: no space left on device; the next session tells it all"
 
 
 def test_front_members_are_judged_on_the_report_split(

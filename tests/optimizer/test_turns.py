@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from search_fakes import FACTS, FormulaRunner, ListeningView, failed, measured
+from search_fakes import FACTS, FormulaRunner, ListeningQuiet, ListeningView, failed, measured
 
 from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
@@ -25,7 +25,7 @@ SEARCHING = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from search_fakes import FACTS, FormulaRunner, ListeningView
+from search_fakes import FACTS, FormulaRunner, ListeningQuiet, ListeningView
 from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
@@ -41,7 +41,9 @@ study.study.sampler, _ = sampler_named(
     SamplerName.TPE, study.encoding, seed=0, trials=None, repeats=False
 )
 view, runner = ListeningView(), FormulaRunner()
-search = Search(study, runner=runner, workspace=workspace, tracker=None, view=view)
+search = Search(
+    study, runner=runner, workspace=workspace, tracker=None, quiet=ListeningQuiet(), view=view
+)
 search.run(Budget(trials=60))
 """
 
@@ -74,7 +76,14 @@ def opened(space: SearchSpace, workspace: Workspace) -> Opened:
 def go_on(study: SearchStudy, workspace: Workspace, *, trials: int) -> tuple[str, ...]:
     """Search until so many trials are done; return what the user was told."""
     view = ListeningView()
-    search = Search(study, runner=FormulaRunner(), workspace=workspace, tracker=None, view=view)
+    search = Search(
+        study,
+        runner=FormulaRunner(),
+        workspace=workspace,
+        tracker=None,
+        quiet=ListeningQuiet(),
+        view=view,
+    )
     finished = search.run(Budget(trials=trials))
     return (*view.notes, finished.reason)
 

@@ -45,8 +45,8 @@ class Session:
     def run(self, deployment, on_phase):
         on_phase("prepare")
         on_phase("measure")
-        getattr(self, deployment.variant.replace("-", "_"))(deployment)
-        return Failed(deployment=deployment, kind="fault", reason=str(os.getpid()),
+        said = getattr(self, deployment.variant.replace("-", "_"))(deployment)
+        return Failed(deployment=deployment, kind="fault", reason=str(said or os.getpid()),
                       environment=Environment(facts=()))
 
     def report(self, deployment):
@@ -62,6 +62,9 @@ class Session:
 
     def well(self, deployment):
         pass
+
+    def clock(self, deployment):
+        return time.monotonic_ns()
 
     def noise(self, deployment):
         print("noise from Python", flush=True)
@@ -257,6 +260,21 @@ def test_phases_are_told_in_order_as_they_begin(worker: Worker) -> None:
     worker.run(deployment("well"), on_phase=phases.append)
 
     assert phases == ["prepare", "measure"]
+
+
+def test_phase_begins_only_when_the_owner_has_done_what_it_does_at_it(worker: Worker) -> None:
+    """The owner may first have to quieten the machine that the phase measures."""
+    done_ns: list[int] = []
+
+    def slow(phase: str) -> None:
+        assert phase
+        time.sleep(0.05)
+        done_ns.append(time.monotonic_ns())
+
+    outcome = worker.run(deployment("clock"), on_phase=slow)
+
+    assert isinstance(outcome, Failed)
+    assert int(outcome.reason) > done_ns[-1]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from typing import IO, assert_never
 import psutil
 
 from trials.errors import DeadlineError, MemoryLimitError, WorkerBugError, WorkerDiedError
-from trials.isolation.messages import Bug, Done, Phase, Raised, Reply, Request, phase_of
+from trials.isolation.messages import Bug, Done, Heard, Phase, Raised, Reply, Request, phase_of
 from trials.machine.cgroup import oom_kills, was_oom_kill
 
 _LOG = logging.getLogger(__name__)
@@ -89,6 +89,8 @@ class Child:
 
     def ask(self, request: Request, limits: Limits, *, on_phase: Callable[[str], None]) -> object:
         """Send a request and wait for its result.
+
+        The child enters a phase only when ``on_phase`` has returned.
 
         Raises:
             MemoryLimitError: It took more memory than allowed and was killed.
@@ -174,6 +176,8 @@ class Child:
                 return reply
             phase = reply.name
             on_phase(phase)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # died meanwhile
+                self._connection.send(Heard())
 
     def _next_reply(self, limits: Limits, *, ends_s: float, phase: str) -> Reply:
         period_s = _LOOK_PERIOD_S if limits.memory_bytes is None else _MEMORY_PERIOD_S

@@ -1,8 +1,9 @@
 """What a worker and its owner say to each other over their pipe, pickled.
 
-The owner sends one request and gets any number of ``Phase`` and then exactly one of ``Done``,
-``Raised`` and ``Bug``. They live here and not in ``process``, which runs as ``__main__`` in the
-child, where its types would have other names than in the parent.
+The owner sends one request and gets any number of ``Phase``, each of which it answers with
+``Heard``, and then exactly one of ``Done``, ``Raised`` and ``Bug``. They live here and not in
+``process``, which runs as ``__main__`` in the child, where its types would have other names than
+in the parent.
 """
 
 from dataclasses import dataclass
@@ -70,9 +71,14 @@ class Errand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """The job has entered the step called ``name``."""
+    """The job is about to enter the step called ``name``; it waits until the owner has heard."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """The owner has done what it does at a phase; only now may the job go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

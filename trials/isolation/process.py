@@ -114,7 +114,7 @@ def _function(name: str) -> Callable[..., Any]:
 def _done(session: Session, job: Job, connection: Connection) -> object:
     match job.verb, job.deployment:
         case Verb.RUN, Deployment() as deployment:
-            return session.run(deployment, lambda name: connection.send(Phase(name=name)))
+            return session.run(deployment, partial(_announce, connection))
         case Verb.REPORT, Deployment() as deployment:
             return session.report(deployment)
         case Verb.PREPARE, Deployment() as deployment:
@@ -124,6 +124,15 @@ def _done(session: Session, job: Job, connection: Connection) -> object:
             return session.record(deployment, job.wanted)
         case _:
             return session.describe()
+
+
+def _announce(connection: Connection, name: str) -> None:
+    """Tell of a step and wait until the owner has heard: it may have to clear the machine."""
+    try:
+        connection.send(Phase(name=name))
+        connection.recv()
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        sys.exit(0)  # nobody is left to tell
 
 
 def _reply(connection: Connection, work: Callable[[], object]) -> None:

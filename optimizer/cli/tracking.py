@@ -1,0 +1,113 @@
+"""``trifront sync``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optimizer.cli.options import (
+    MLFLOW_VARIABLE,
+    WORKSPACE,
+    JsonOption,
+    StorageOption,
+    WorkspaceOption,
+)
+
+if TYPE_CHECKING:
+    from optimizer.tracking.syncing import Synced
+
+STILL_WAITING = 1
+
+
+def sync(
+    *,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            help="Deliver to this MLflow, with these credentials, or to where a server moved.",
+            show_default="every one that records wait for",
+        ),
+    ] = None,
+    old: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="URI", help="With --mlflow: send what waits for this one there."
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option("--study", "-s", help="Publish all of a study, searched without MLflow."),
+    ] = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    storage: StorageOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Deliver to MLflow what waits on the disk, and say what came of it.
+
+    A search tells MLflow what it finds as it goes. What MLflow could not hear then, because it was
+    down, slow, full or refused, waits in the workspace. Exit code 1 if anything still waits.
+
+    Examples:
+
+      trifront sync
+
+      trifront sync --mlflow http://me:password@host:5000
+
+      trifront sync --study resnet --mlflow http://host:5000
+    """
+    import os
+
+    from rich.console import Console
+
+    from optimizer.errors import UsageError
+    from optimizer.tracking.destination import check_uri, destination_of
+    from optimizer.tracking.syncing import Syncing
+    from optimizer.wiring import place_at, study_at
+
+    usual = os.environ.get(MLFLOW_VARIABLE)  # where searches go: lends its credentials, no more
+    for uri in (mlflow, usual):
+        check_uri(uri)
+    if old is not None and mlflow is None:
+        raise UsageError("--from needs --mlflow", hint="say where the records are to go")
+    place = place_at(workspace, storage)
+    syncing = Syncing(place.workspace, Console(stderr=True))
+    if mlflow is None and study is None:
+        synced = syncing.all(destination_of(usual, place.workspace))
+    else:
+        destination = destination_of(mlflow or usual, place.workspace)
+        if study is not None:
+            syncing.publish(study_at(place, study), destination)
+        if mlflow is not None:
+            syncing.readdress(destination, old=old)
+        synced = (syncing.one(destination),)
+    if json:
+        _print_json(synced)
+    else:
+        _print(synced)
+    if any(one.waiting for one in synced):
+        raise typer.Exit(STILL_WAITING)
+
+
+def _print_json(synced: "tuple[Synced, ...]") -> None:
+    import json
+    from dataclasses import asdict
+
+    documents = [
+        asdict(one) | {"refused": [{"record": name, "why": why} for name, why in one.refused]}
+        for one in synced
+    ]
+    typer.echo(json.dumps({"mlflow": documents}, indent=2))
+
+
+def _print(synced: "tuple[Synced, ...]") -> None:
+    for one in synced:
+        typer.echo(
+            f"{one.mlflow}: {one.delivered} delivered, {one.already_there} were there already, "
+            f"{one.waiting} waiting"
+        )
+        for name, why in one.refused:
+            typer.echo(f"  {name}: {why}")
+        if one.problem:
+            typer.echo(f"trifront: {one.problem}", err=True)
+            typer.echo(f"  {one.hint}", err=True)
+    if not synced:
+        typer.echo("nothing waits: no search of this workspace has told MLflow anything yet")
