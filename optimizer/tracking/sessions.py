@@ -1,13 +1,14 @@
 """Which sessions of which searches go on, so that the run of a killed one does not stay RUNNING.
 
-A session signs a file in the destination's folder when it begins and removes it when its end is in
-the spool. Whoever comes next, a session or ``trifront sync``, tells MLflow of those that were
-killed in between.
+A session signs a file in the destination's folder when it begins, marks it when it is about to end,
+and removes it when its end is in the spool. Of two that end at once both are marked before either
+asks whether the other goes on, so that one of them at least says that the search has ended. Whoever
+comes next, a session or ``trifront sync``, tells MLflow of those that were killed in between.
 """
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,12 +29,14 @@ class Session:
     Attributes:
         owner: Signature of its process.
         uid: Of the run of its search.
+        ending: It searches no more, and is about to tell how it ended.
     """
 
     version: Literal[1] = SESSION_FORMAT
     owner: str
     uid: str
     experiment: Experiment
+    ending: bool = False
 
 
 _SESSION = TypeAdapter(Session)
@@ -52,9 +55,18 @@ class Sessions:
             WorkspaceError: The disk refuses.
         """
         name = uuid.uuid4().hex
-        session = Session(owner=this_process(), uid=uid, experiment=experiment)
-        write_atomically(self._folder / f"{name}.json", _SESSION.dump_json(session))
+        self._write(name, Session(owner=this_process(), uid=uid, experiment=experiment))
         return name
+
+    def mark_ending(self, name: str) -> None:
+        """Say that a session searches no more; one that was taken for killed may be gone.
+
+        Raises:
+            WorkspaceError: The disk refuses.
+        """
+        for other, session in self._all():
+            if other == name:
+                self._write(name, replace(session, ending=True))
 
     def end(self, name: str) -> None:
         """Strike a session out.
@@ -66,9 +78,12 @@ class Sessions:
             (self._folder / f"{name}.json").unlink(missing_ok=True)
 
     def others(self, name: str, uid: str) -> bool:
-        """Tell whether another session of the same search goes on."""
+        """Tell whether another session of the same search goes on and is not about to end."""
         return any(
-            other != name and session.uid == uid and is_alive(session.owner) is not False
+            other != name
+            and session.uid == uid
+            and not session.ending
+            and is_alive(session.owner) is not False
             for other, session in self._all()
         )
 
@@ -77,6 +92,9 @@ class Sessions:
         for name, session in self._all():
             if is_alive(session.owner) is False:
                 yield name, session
+
+    def _write(self, name: str, session: Session) -> None:
+        write_atomically(self._folder / f"{name}.json", _SESSION.dump_json(session))
 
     def _all(self) -> Iterator[tuple[str, Session]]:
         for path in sorted(self._folder.glob("*.json")):

@@ -242,6 +242,7 @@ class SpoolingTracker:
 
     def _end_session(self, now_s: float, status: EndStatus, summary: Summary | None) -> None:
         assert self._session is not None, "it has begun"
+        self._sessions.mark_ending(self._session)
         if self._sessions.others(self._session, self._facts.uid):
             status = None
         picture = None if summary is None else summary.picture
