@@ -1,9 +1,10 @@
 """Which sessions of which searches go on, so that the run of a killed one does not stay RUNNING.
 
-A session signs a file in the destination's folder when it begins, marks it when it is about to end,
-and removes it when its end is in the spool. Of two that end at once both are marked before either
-asks whether the other goes on, so that one of them at least says that the search has ended. Whoever
-comes next, a session or ``trifront sync``, tells MLflow of those that were killed in between.
+A session signs a file in the destination's folder when it begins, marks it when it is about to
+end, and removes it when its end is in the spool. Of two that end at once both are marked before
+either asks whether the other goes on, so that one of them at least says that the search has
+ended. Whoever comes next, a session or ``trifront sync``, tells MLflow of those that were killed
+in between.
 """
 
 import uuid

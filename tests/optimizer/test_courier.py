@@ -327,7 +327,7 @@ def test_courier_uses_no_processor_while_a_real_engine_is_measured(tmp_path: Pat
     begun = [spent for name, spent in view.spent_ns if name == "measure"]
     ended = [spent for name, spent in view.spent_ns if name == "score"]
     assert len(begun) == 8
-    # a delivery takes 10 ms and more; the way back from the call that let the gate go, microseconds
+    # a delivery takes 10 ms and more, the way back from letting the gate go microseconds
     spent_ns = [after - before for before, after in zip(begun, ended, strict=True)]
     assert max(spent_ns) < 1_000_000
     assert begun[-1] > begun[0]

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from tracking_fakes import EXPERIMENT
 
 from optimizer.tracking.sessions import Sessions
-from tracking_fakes import EXPERIMENT
 
 
 @pytest.fixture
