@@ -95,16 +95,11 @@ def topics_of_trial(
         return
     flags = f" ({', '.join(outcome.flags)})" if outcome.flags else ""
     yield f"measured, with 95 % intervals{flags}", _written(outcome.metrics().items())
+    if outcome.quality is not None:
+        yield from _by_cohort(outcome.quality)
     if verdict is not None:
         yield f"on the report split, {verdict.samples:,} samples", _written(verdict.scores)
-    if outcome.quality is not None and outcome.quality.cohorts:
-        yield (
-            "by cohort",
-            [
-                (f"{cohort.cohort} ({cohort.samples})", text_of(cohort.score))
-                for cohort in outcome.quality.cohorts
-            ],
-        )
+        yield from _by_cohort(verdict)
     costs = asdict(outcome.costs).items()
     yield (
         "cost, 0 where the store had it",
@@ -112,6 +107,15 @@ def topics_of_trial(
     )
     yield "engine", [(name, str(value)) for name, value in asdict(outcome.engine).items()]
     yield "environment", outcome.environment.facts
+
+
+def _by_cohort(quality: Quality) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
+    """Yield the main score of each cohort, with the split that it rests on."""
+    if quality.cohorts:
+        yield (
+            f"{label(quality.scores[0][0])} by cohort, on the {quality.split} split",
+            [(f"{one.cohort} ({one.samples})", text_of(one.score)) for one in quality.cohorts],
+        )
 
 
 def tables_of_trial(

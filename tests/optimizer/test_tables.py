@@ -187,6 +187,25 @@ def test_shown_trial_holds_every_metric_with_its_unit(space: SearchSpace) -> Non
         assert words in text
 
 
+def test_cohorts_are_shown_with_the_split_that_they_rest_on(space: SearchSpace) -> None:
+    outcome = measured(next(space.deployments()))
+    assert outcome.quality is not None
+    searched = CohortScore(cohort="night", samples=9, score=exact(0.5))
+    searched_quality = replace(outcome.quality, cohorts=(searched,))
+    reported = replace(searched, samples=7)
+    verdict = replace(outcome.quality, split="report", cohorts=(reported,))
+
+    text = topics(record_of(7, replace(outcome, quality=searched_quality)), verdict)
+
+    search_split = "top-1 accuracy by cohort, on the search split\nnight (9)"
+    report_split = "top-1 accuracy by cohort, on the report split\nnight (7)"
+    assert (
+        text.index(search_split)
+        < text.index("on the report split, 100")
+        < text.index(report_split)
+    )
+
+
 def test_shown_infeasible_trial_says_why(space: SearchSpace) -> None:
     text = topics(record_of(3, infeasible(next(space.deployments()))))
 
