@@ -177,15 +177,23 @@ def load_blocks(path: Path) -> tuple[Block, ...]:
 
     Raises:
         FileNotFoundError: There are none for this trial.
-        WorkspaceError: The file is of another version.
+        WorkspaceError: The file is of another format, or damaged.
     """
+    import pyarrow as pa
     from pyarrow import parquet
 
-    table = parquet.read_table(path)
-    document = json.loads(table.schema.metadata[_METADATA])
-    if document["format"] != BLOCKS_FORMAT:
+    try:
+        table = parquet.read_table(path)
+        document = json.loads((table.schema.metadata or {})[_METADATA])
+        found = document["format"]
+    except (pa.ArrowInvalid, KeyError, ValueError, TypeError) as error:
         raise WorkspaceError(
-            f"{path} is of format {document['format']}, this version reads {BLOCKS_FORMAT}",
+            f"{path} holds no raw blocks, or is damaged ({' '.join(str(error).split())[:100]})",
+            hint="copy it back from where it was whole, or move it away and do without it",
+        ) from error
+    if found != BLOCKS_FORMAT:
+        raise WorkspaceError(
+            f"{path} is of format {found}, this trifront reads {BLOCKS_FORMAT}",
             hint="read it with the trifront that wrote it",
         )
     sizes = np.bincount(table["block"].to_numpy(), minlength=len(document["blocks"]))

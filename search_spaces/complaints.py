@@ -68,9 +68,10 @@ _MENDS: dict[str, Callable[[_Context], str]] = {
 
 
 def space_error_from_validation(error: ValidationError, *, source: str) -> SpaceError:
-    """Tell the first error in one line and count the others."""
+    """Tell the first error, or the first unknown key, in one line and count the others."""
     found = error.errors(include_url=False)
-    first = found[0]
+    # a slip in a needed key is two errors, and the unknown key says more than the missing one
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     context: _Context = first.get("ctx", {})
     place: _Place = first["loc"]
     if context.get("key"):

@@ -86,8 +86,13 @@ def _one_kind(values: list[Scalar]) -> list[Scalar]:
 
 
 def _readable(version: int) -> int:
-    if version != FORMAT_VERSION:
-        raise complaint(f"{shown(version)} is not read by this trifront; write {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise complaint(
+            f"{shown(version)} is newer than what this trifront reads; update trifront, or write "
+            f"{FORMAT_VERSION} if that is what the file is"
+        )
+    if version < FORMAT_VERSION:
+        raise complaint(f"{shown(version)} has never been one; write {FORMAT_VERSION}")
     return version
 
 

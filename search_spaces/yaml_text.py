@@ -86,4 +86,6 @@ def _marked(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     problem = error.problem or error.context or "not YAML"
+    if r"character '\t'" in problem:
+        problem = "a tab cannot indent in YAML; use spaces"
     return where + " ".join(problem.split())

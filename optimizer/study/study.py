@@ -94,9 +94,11 @@ class SearchStudy:
     def __init__(self, study: Study, url: str, turn: Turn | None = None) -> None:
         attributes = study.user_attrs
         if attributes.get(_FORMAT) != FORMAT:
+            found = attributes.get(_FORMAT)
+            what = "was not made by trifront" if found is None else f"is of format {found}"
             raise StudyError(
-                f"study '{study.study_name}' was not made by this version of trifront",
-                hint="choose another name with --study",
+                f"study '{study.study_name}' {what}, this trifront reads {FORMAT}",
+                hint="use the trifront that made it, or choose another name with --study",
             )
         self.study = study
         self.space: SearchSpace = space_from_json(attributes[_SPACE])

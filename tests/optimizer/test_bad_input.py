@@ -520,6 +520,22 @@ def test_study_whose_identity_would_name_a_file_elsewhere_is_refused(studied: Pa
     assert not list(studied.parent.rglob("*elsewhere*"))
 
 
+@pytest.mark.parametrize(
+    ("found", "words"), [(2, "is of format 2, this trifront reads 1"), (None, "was not made by")]
+)
+def test_study_of_another_format_is_refused_with_the_mend(
+    studied: Path, found: int | None, words: str
+) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{studied / 'trifront/studies.db'}")
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    study.set_user_attr("trifront:format", found)
+    storage.remove_session()
+
+    ran = trifront("front", folder=studied)
+
+    mentions(refusal(ran), "study 'tiny'", words, "the trifront that made it", "--study")
+
+
 def test_study_name_that_looks_like_a_path_writes_nothing_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "here"
     folder.mkdir()

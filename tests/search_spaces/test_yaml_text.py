@@ -14,6 +14,7 @@ from search_spaces.yaml_text import data_from_yaml
         ("a: {b: 1, b: 2}", "line 1, column 11: key 'b' stands twice"),
         ("a: &x [1]\nb: *x", "anchors (&) and aliases (*) are not read"),
         ("a: \t- b", "line 1, column 4"),
+        ("a:\n\tb: 1", "line 2, column 1: a tab cannot indent in YAML; use spaces"),
         ("a: 1\n---\nb: 2", "line 2, column 1"),
         ("{[1]: 2}", "line 1, column 2: found unhashable key"),
         ("a: !!python/name:os.system", "line 1, column 4: could not determine a constructor"),
