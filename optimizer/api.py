@@ -8,7 +8,8 @@
     study.front().table()            # members and ties with intervals, as a DataFrame
     study.front().figure()           # interactive, in a notebook
     study.trial("knee").metrics()
-    study.export("knee", to="deploy")
+    folder = study.export("knee", to="deploy")
+    trifront.verify(folder).passed
 
 Everything lies in a workspace folder, as on the command line; both see the same studies. Numbers
 are in people's units (milliseconds, samples/s). The same errors are raised as the command line
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optimizer.errors import StudyError
+from optimizer.export.format_name import REFERENCES
 from optimizer.front.asking import question_of
 from optimizer.front.front import Candidate, Front
 from optimizer.front.of_study import front_of_study
 from optimizer.front.picking import record_named
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
+from optimizer.verification.defaults import MARGIN, SESSIONS
 from optimizer.wiring import Place, place_at, study_at
 from search_spaces.catalog import space_path
 from search_spaces.deployment import Scalar
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from plotly.graph_objects import Figure as InteractiveFigure
+
+    from optimizer.tracking.registry import Registered
+    from optimizer.verification.findings import Findings
 
 _WORKSPACE = "trifront"
 
@@ -52,7 +58,7 @@ def load_space(source: str | Path) -> SearchSpace:
 
 
 def search(
-    space: str | Path,
+    space: str | Path | SearchSpace,
     *,
     trials: int | None = None,
     time_s: float | None = None,
@@ -67,7 +73,7 @@ def search(
     """Search a space, or go on with its study; progress goes to standard error.
 
     Args:
-        space: A space file, or the name of a shipped space.
+        space: A space file, the name of a shipped space, or what :func:`load_space` returned.
         trials: Stop after so many trials of the study; None for no limit.
         time_s: Stop after so many seconds of trials; None for no limit. Without either limit the
             search ends when the front has stopped growing.
@@ -92,7 +98,7 @@ def search(
     from optimizer.search.session import SearchOrder, searched
 
     order = SearchOrder(
-        space=str(space),
+        space=space.source if isinstance(space, SearchSpace) else str(space),
         study=study,
         budget=Budget(trials=trials, time_s=time_s),
         sampler=SamplerName(sampler),
@@ -119,6 +125,55 @@ def open_study(
     """
     place = place_at(Path(workspace), storage)
     return Study(study_at(place, name), place)
+
+
+def verify(folder: str | Path, *, margin: float = MARGIN, sessions: int = SESSIONS) -> "Findings":
+    """Check an export: every byte, its answers, its accuracy and its speed.
+
+    Args:
+        folder: What was exported.
+        margin: Share of a speed that does not matter, such as 0.1.
+        sessions: How often the speed is measured; 0 for not at all.
+
+    Returns:
+        What was found; ``passed`` tells whether anything is worse, ``failures()`` what.
+
+    Raises:
+        BundleError: The folder is not what was exported.
+        TrialError: Its engine cannot be built, loaded or run.
+    """
+    from optimizer.verification.verify import VerifyOrder, verify
+
+    order = VerifyOrder(folder=Path(folder), margin=margin, sessions=sessions, data=None)
+    return verify(order, on_step=lambda _: None)
+
+
+def register(
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    mlflow: str | None = None,
+    workspace: str | Path = _WORKSPACE,
+) -> "Registered":
+    """Make an export a version in MLflow's model registry, unless it is one already.
+
+    Args:
+        folder: What was exported.
+        name: Of the registered model; the space's unless told.
+        mlflow: MLflow tracking URI; SQLite in the workspace unless told.
+        workspace: Folder that remembers everything.
+
+    Returns:
+        The version; ``uri`` is how MLflow's tools name it.
+
+    Raises:
+        BundleError: The folder is not what was exported.
+        TrackingError: MLflow refuses, or does not answer.
+    """
+    from optimizer.registering import register, registry_at
+
+    destination = registry_at(mlflow, place_at(Path(workspace), None).workspace)
+    return register(Path(folder), destination, name=name)
 
 
 class Study:
@@ -180,6 +235,41 @@ class Study:
             front=front_of_study(self._study, self._place.workspace, question),
             title=f"{self.name}: {len(records)} trials",
         )
+
+    def export(
+        self,
+        trial: int | str,
+        *,
+        to: str | Path,
+        form: str = "bundle",
+        references: int = REFERENCES,
+        by: str | None = None,
+    ) -> Path:
+        """Export a measured trial into a new folder, whole or not at all, and return its path.
+
+        Args:
+            trial: Its number, ``knee``, or ``best:`` and a metric.
+            to: The folder.
+            form: ``bundle``, ``triton`` or ``onnx``.
+            references: Labelled samples to export with the engine's answers.
+            by: Who exports, for the manifest; the login name unless told.
+
+        Raises:
+            ExportError: The trial was not measured, or the folder is in use.
+            TrialError: Its engine cannot be built, loaded or run.
+            ValueError: There is no such format.
+        """
+        from optimizer.export.format_name import FormatName
+        from optimizer.exporting import ExportOrder, export_trial
+
+        order = ExportOrder(
+            trial=str(trial),
+            to=Path(to),
+            form=FormatName(form),
+            references=references,
+            by=by,
+        )
+        return export_trial(order, self._study, self._place).exported.folder
 
     def report(self, to: str | Path) -> Path:
         """Write the study as one HTML file, and return its path.
