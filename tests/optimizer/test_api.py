@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from real_spaces import write_space
 
-from optimizer.api import Study, load_space, open_study, register, search, verify
+from optimizer.api import load_space, open_study, register, search, verify
 from optimizer.errors import StudyError, UsageError
+from optimizer.notebooks.study import Study
 from search_spaces.errors import SpaceError
 
 
