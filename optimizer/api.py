@@ -8,36 +8,27 @@
     study.front().table()            # members and ties with intervals, as a DataFrame
     study.front().figure()           # interactive, in a notebook
     study.trial("knee").metrics()
-    study.export("knee", to="deploy")
+    folder = study.export("knee", to="deploy")
+    trifront.verify(folder).passed
 
 Everything lies in a workspace folder, as on the command line; both see the same studies. Numbers
 are in people's units (milliseconds, samples/s). The same errors are raised as the command line
 prints: their text says what happened, ``hint`` what to do.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optimizer.errors import StudyError
-from optimizer.front.asking import question_of
-from optimizer.front.front import Candidate, Front
-from optimizer.front.of_study import front_of_study
-from optimizer.front.picking import record_named
-from optimizer.study.records import TrialRecord
-from optimizer.study.study import SearchStudy
-from optimizer.wiring import Place, place_at, study_at
+from optimizer.notebooks.study import Study
+from optimizer.verification.defaults import MARGIN, SESSIONS
+from optimizer.wiring import place_at, study_at
 from search_spaces.catalog import space_path
-from search_spaces.deployment import Scalar
 from search_spaces.files import space_from_yaml
 from search_spaces.space import SearchSpace
-from trials.outcome import Completed
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-    from plotly.graph_objects import Figure as InteractiveFigure
+    from optimizer.tracking.registry import Registered
+    from optimizer.verification.findings import Findings
 
 _WORKSPACE = "trifront"
 
@@ -52,7 +43,7 @@ def load_space(source: str | Path) -> SearchSpace:
 
 
 def search(
-    space: str | Path,
+    space: str | Path | SearchSpace,
     *,
     trials: int | None = None,
     time_s: float | None = None,
@@ -63,11 +54,11 @@ def search(
     storage: str | None = None,
     mlflow: str | None = None,
     repeat: bool = False,
-) -> "Study":
+) -> Study:
     """Search a space, or go on with its study; progress goes to standard error.
 
     Args:
-        space: A space file, or the name of a shipped space.
+        space: A space file, the name of a shipped space, or what :func:`load_space` returned.
         trials: Stop after so many trials of the study; None for no limit.
         time_s: Stop after so many seconds of trials; None for no limit. Without either limit the
             search ends when the front has stopped growing.
@@ -92,7 +83,7 @@ def search(
     from optimizer.search.session import SearchOrder, searched
 
     order = SearchOrder(
-        space=str(space),
+        space=space.source if isinstance(space, SearchSpace) else str(space),
         study=study,
         budget=Budget(trials=trials, time_s=time_s),
         sampler=SamplerName(sampler),
@@ -110,7 +101,7 @@ def open_study(
     *,
     workspace: str | Path = _WORKSPACE,
     storage: str | None = None,
-) -> "Study":
+) -> Study:
     """Open a study to read it; without a name, the one that was used last.
 
     Raises:
@@ -121,230 +112,50 @@ def open_study(
     return Study(study_at(place, name), place)
 
 
-class Study:
-    """A study and where it lies; made by :func:`search` and :func:`open_study`."""
+def verify(folder: str | Path, *, margin: float = MARGIN, sessions: int = SESSIONS) -> "Findings":
+    """Check an export: every byte, its answers, its accuracy and its speed.
 
-    def __init__(self, study: SearchStudy, place: Place) -> None:
-        self._study = study
-        self._place = place
+    Args:
+        folder: What was exported.
+        margin: Share of a speed that does not matter, such as 0.1.
+        sessions: How often the speed is measured; 0 for not at all.
 
-    def __repr__(self) -> str:
-        return f"<Study '{self.name}': {len(self._study.records())} trials>"
+    Returns:
+        What was found; ``passed`` tells whether anything is worse, ``failures()`` what.
 
-    @property
-    def name(self) -> str:
-        """The study's name."""
-        return self._study.name
-
-    @property
-    def space(self) -> SearchSpace:
-        """The space as it was when the study was made."""
-        return self._study.space
-
-    def trials(self) -> "pd.DataFrame":
-        """Return every trial: axes, state, and each metric with ``.low`` and ``.high``.
-
-        Returns:
-            One row a trial, indexed by its number; NaN where a limit is not known.
-        """
-        import pandas as pd
-
-        from optimizer.front.data import rows_of_records
-
-        frame = pd.DataFrame(rows_of_records(self._study.records()))
-        return frame if frame.empty else frame.set_index("trial")
-
-    def trial(self, name: int | str) -> "Trial":
-        """Return one trial by its number, as ``knee``, or as ``best:`` and a metric.
-
-        Raises:
-            StudyError: There is no such trial.
-            UsageError: Not a name of a trial.
-        """
-        return Trial(record_named(str(name), self._study), self._study, self._place)
-
-    def front(self, *, objectives: Sequence[str] = (), where: Sequence[str] = ()) -> "FrontView":
-        """Compute the front, with the probability of each candidate that it belongs there.
-
-        Args:
-            objectives: Other metrics to trade off than the study's.
-            where: Bounds such as ``latency_p99_ms <= 10``, conditions on axes such as
-                ``precision == 'int8'``.
-
-        Raises:
-            UsageError: A metric that was not measured, or a condition that cannot be meant.
-        """
-        records = self._study.records()
-        question = question_of(self.space, records, objectives=objectives, where=where)
-        return FrontView(
-            front=front_of_study(self._study, self._place.workspace, question),
-            title=f"{self.name}: {len(records)} trials",
-        )
-
-    def report(self, to: str | Path) -> Path:
-        """Write the study as one HTML file, and return its path.
-
-        Raises:
-            WorkspaceError: It cannot be written.
-        """
-        from optimizer.report.page import html_of_study
-        from optimizer.workspace import write_atomically
-
-        question = question_of(self.space, self._study.records())
-        page = html_of_study(self._study, self._place.workspace, question)
-        write_atomically(Path(to), page.encode())
-        return Path(to)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrontView:
-    """A front to look at.
-
-    Attributes:
-        front: The front itself.
-        title: Stands above its pictures.
+    Raises:
+        BundleError: The folder is not what was exported.
+        TrialError: Its engine cannot be built, loaded or run.
     """
+    from optimizer.verification.verify import VerifyOrder, verify
 
-    front: Front
-    title: str
-
-    def table(self) -> "pd.DataFrame":
-        """Return members and ties: standing, axes, and each metric with ``.low`` and ``.high``.
-
-        Returns:
-            One row a candidate, indexed by trial number, in order of the first objective.
-        """
-        import pandas as pd
-
-        rows = [_row(one) for one in self.front.candidates]
-        return pd.DataFrame(rows, columns=None if rows else ["trial"]).set_index("trial")
-
-    @property
-    def knee(self) -> int | None:
-        """Number of the trial at the knee; None on an empty front."""
-        return None if self.front.knee is None else self.front.knee.number
-
-    def plot(self) -> "Figure":
-        """Draw the front with matplotlib.
-
-        Raises:
-            UsageError: Fewer than two objectives.
-        """
-        from optimizer.front.plot import figure_of_front
-
-        return figure_of_front(self.front, self.title)
-
-    def figure(self) -> "InteractiveFigure":
-        """Draw the front with plotly; in a notebook it shows itself.
-
-        Raises:
-            ValueError: Fewer than two objectives.
-        """
-        from optimizer.front.figures import plane_of_front
-
-        return plane_of_front(self.front, self.title)
+    order = VerifyOrder(folder=Path(folder), margin=margin, sessions=sessions, data=None)
+    return verify(order, on_step=lambda _: None)
 
 
-class Trial:
-    """One ended trial; made by :meth:`Study.trial`."""
+def register(
+    folder: str | Path,
+    *,
+    name: str | None = None,
+    mlflow: str | None = None,
+    workspace: str | Path = _WORKSPACE,
+) -> "Registered":
+    """Make an export a version in MLflow's model registry, unless it is one already.
 
-    def __init__(self, record: TrialRecord, study: SearchStudy, place: Place) -> None:
-        self._record = record
-        self._study = study
-        self._place = place
+    Args:
+        folder: What was exported.
+        name: Of the registered model; the space's unless told.
+        mlflow: MLflow tracking URI; SQLite in the workspace unless told.
+        workspace: Folder that remembers everything.
 
-    def __repr__(self) -> str:
-        return f"<Trial {self.number}: {self._record.outcome.deployment}, {self.state}>"
+    Returns:
+        The version; ``uri`` is how MLflow's tools name it.
 
-    @property
-    def number(self) -> int:
-        """Its number in the study."""
-        return self._record.number
+    Raises:
+        BundleError: The folder is not what was exported.
+        TrackingError: MLflow refuses, or does not answer.
+    """
+    from optimizer.registering import register, registry_at
 
-    @property
-    def state(self) -> str:
-        """``completed``, ``infeasible`` or ``failed``."""
-        return self._record.outcome.state
-
-    @property
-    def reason(self) -> str | None:
-        """Why it was not measured; None where it was."""
-        outcome = self._record.outcome
-        return None if isinstance(outcome, Completed) else outcome.reason
-
-    @property
-    def deployment(self) -> dict[str, Scalar]:
-        """Its value on each axis."""
-        return dict(self._record.outcome.deployment.axes())
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Where and with what it was measured."""
-        return dict(self._record.outcome.environment.facts)
-
-    def metrics(self) -> "pd.DataFrame":
-        """Return every metric: columns ``value``, ``low``, ``high``, indexed by name.
-
-        NaN where a limit is not known. Scores on the report split are named ``report.<score>``.
-
-        Raises:
-            StudyError: The trial was not measured.
-        """
-        import pandas as pd
-
-        outcome = self._measured()
-        found = outcome.metrics()
-        verdict = self._study.verdicts().get(self.number)
-        if verdict is not None:
-            found |= {f"report.{name}": estimate for name, estimate in verdict.scores}
-        rows = {name: (one.value, one.low, one.high) for name, one in found.items()}
-        columns = ["value", "low", "high"]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
-
-    def requests(self) -> "pd.DataFrame":
-        """Return the raw latencies: columns ``block`` and ``latency_ms``, a row a request.
-
-        Raises:
-            StudyError: The trial was not measured, or its raw blocks lie on another machine.
-        """
-        import pandas as pd
-
-        from optimizer.front.of_study import blocks_in
-
-        self._measured()
-        blocks = blocks_in(self._place.workspace)(self._record.uid)
-        if blocks is None:
-            raise StudyError(
-                f"the raw blocks of trial {self.number} are not in {self._place.workspace.root}",
-                hint="open the study in the workspace of the machine that measured it",
-            )
-        return pd.DataFrame(
-            [
-                (number, latency_s * 1e3)
-                for number, block in enumerate(blocks)
-                for latency_s in block.latencies_s
-            ],
-            columns=["block", "latency_ms"],
-        )
-
-    def _measured(self) -> Completed:
-        outcome = self._record.outcome
-        if not isinstance(outcome, Completed):
-            raise StudyError(
-                f"trial {self.number} is {outcome.state}: {outcome.reason}",
-                hint="Study.trials() tells which trials are completed",
-            )
-        return outcome
-
-
-def _row(one: Candidate) -> dict[str, object]:
-    from optimizer.front.data import rows_of_records
-
-    standing: dict[str, object] = {
-        "member": one.is_member,
-        "probability": one.probability,
-        "tied_with": list(one.tied_with),
-        "bounds": one.bounds.value,
-    }
-    (row,) = rows_of_records([one.record])
-    return {"trial": row.pop("trial"), **standing, **row}
+    destination = registry_at(mlflow, place_at(Path(workspace), None).workspace)
+    return register(Path(folder), destination, name=name)

@@ -1,4 +1,4 @@
-"""``trifront export``, ``verify`` and ``reproduce``: take a deployment out, and check it."""
+"""``trifront export``, ``verify``, ``register`` and ``reproduce``: take a deployment out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,23 +8,21 @@ import typer
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
+    MlflowOption,
     StorageOption,
     StudyOption,
     TrialArgument,
     WorkspaceOption,
     results_console,
 )
-from optimizer.export.format_name import FormatName, TritonBackend
+from optimizer.export.format_name import REFERENCES, FormatName, TritonBackend
+from optimizer.verification.defaults import MARGIN, SESSIONS
 
 if TYPE_CHECKING:
     from optimizer.verification.findings import Findings
 
 GATE_FAILED = 3
-# sessions of one engine differ by percents without a cause: of eleven comparisons of the unchanged
-# on a shared machine that was quiet, three were "worse" at 2 %, one at 5 % and none at 10 %
-AGAINST = "10%"
-REFERENCES = 512  # on as many samples an accuracy of 90 % is known to ±2.6 points
-_REFERENCES_BYTES = 64_000_000  # of inputs and outputs, before compression
+_AGAINST = f"{MARGIN:.0%}"
 
 
 def percent(text: str) -> float:
@@ -50,6 +48,11 @@ AgainstOption = Annotated[
         metavar="N%",
         help="Difference of a speed that does not matter.",
     ),
+]
+
+
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="What was exported.", show_default=False)
 ]
 
 
@@ -94,41 +97,34 @@ def export(
 
       trifront export 12 --to models/ --format triton --model-name clothes
     """
-    from optimizer.export.catalog import format_named
-    from optimizer.export.description import user_name
-    from optimizer.export.export import check_place, write_export
-    from optimizer.export.gathering import gather
-    from optimizer.front.picking import record_named
-    from optimizer.wiring import opened_worker, place_at, study_at
-    from trials.references import Wanted
+    from optimizer.exporting import ExportOrder, export_trial
+    from optimizer.wiring import place_at, study_at
 
-    chosen = format_named(form, model_name=model_name, triton_backend=triton_backend)
-    folder = check_place(to)
     place = place_at(workspace, storage)
-    found = study_at(place, study)
-    record = record_named(trial, found)
-    chosen.refuse(found.space)
-    wanted = Wanted(samples=references, limit_bytes=_REFERENCES_BYTES)
-    with opened_worker(found.space, place) as worker:
-        blocks = place.workspace.blocks(record.uid)
-        gathered = gather(record, found, worker, wanted, blocks=blocks)
-        exported = write_export(gathered, chosen, folder, by=by or user_name())
-    for note in _notes(len(gathered.recorded.references or ()), references):
+    order = ExportOrder(
+        trial=trial,
+        to=to,
+        form=form,
+        references=references,
+        model_name=model_name,
+        triton_backend=triton_backend,
+        by=by,
+    )
+    done = export_trial(order, study_at(place, study), place)
+    for note in _notes(done.references, references):
         typer.echo(note, err=True)
-    for file in exported.files:
+    for file in done.exported.files:
         typer.echo(file)
-    typer.echo(f"fingerprint {exported.fingerprint}; next: trifront verify {to}", err=True)
+    typer.echo(f"fingerprint {done.exported.fingerprint}; next: trifront verify {to}", err=True)
 
 
 def verify(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="What was exported.", show_default=False)
-    ],
+    folder: FolderArgument,
     *,
-    against: AgainstOption = AGAINST,  # type: ignore[assignment] # the parser makes the float
+    against: AgainstOption = _AGAINST,  # type: ignore[assignment] # the parser makes the float
     sessions: Annotated[
         int, typer.Option(min=0, help="How often the speed is measured anew; 0 for not at all.")
-    ] = 3,
+    ] = SESSIONS,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -158,11 +154,52 @@ def verify(
     _report(verify(order, on_step=_tell), json=json)
 
 
+def register(
+    folder: FolderArgument,
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the registered model.", show_default="the space's name"),
+    ] = None,
+    mlflow: MlflowOption = None,
+    workspace: WorkspaceOption = WORKSPACE,
+    json: JsonOption = False,
+) -> None:
+    """Register an export in MLflow's model registry: a version with its files and metrics.
+
+    Every byte is checked first. The version leads to files that stay when runs are deleted, and is
+    tagged with each metric and its interval. An export that is a version already stays that one.
+
+    Examples:
+
+      trifront register deploy/
+
+      trifront register deploy/ --name clothes --mlflow http://host:5000
+    """
+    import json as codec
+    from dataclasses import asdict
+
+    from optimizer.registering import register, registry_at
+    from optimizer.wiring import place_at
+
+    destination = registry_at(mlflow, place_at(workspace, None).workspace)
+    registered = register(folder, destination, name=name)
+    if json:
+        about = {**asdict(registered), "uri": registered.uri, "mlflow": destination.name}
+        typer.echo(codec.dumps(about, indent=2))
+        return
+    was = "" if registered.is_new else " (was there already)"
+    typer.echo(f"{registered.uri}{was}")
+    typer.echo(f"in {destination.name}; look at it with trifront ui", err=True)
+
+
 def reproduce(
     trial: TrialArgument,
     *,
-    against: AgainstOption = AGAINST,  # type: ignore[assignment] # the parser makes the float
-    sessions: Annotated[int, typer.Option(min=1, help="How often it is measured anew.")] = 3,
+    against: AgainstOption = _AGAINST,  # type: ignore[assignment] # the parser makes the float
+    sessions: Annotated[
+        int, typer.Option(min=1, help="How often it is measured anew.")
+    ] = SESSIONS,
     study: StudyOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,

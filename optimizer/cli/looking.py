@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optimizer.cli.options import WORKSPACE, StorageOption, WorkspaceOption
+from optimizer.cli.options import WORKSPACE, MlflowOption, StorageOption, WorkspaceOption
 
 if TYPE_CHECKING:
     from optimizer.dashboard.server import Door
@@ -74,14 +74,7 @@ def ui(
     mlflow_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of MLflow's pages; 0 takes a free one.")
     ] = 5000,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(
-            envvar="TRIFRONT_MLFLOW",
-            help="MLflow tracking URI.",
-            show_default="SQLite in the workspace",
-        ),
-    ] = None,
+    mlflow: MlflowOption = None,
     allow_writes: WritesOption = False,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,
@@ -143,8 +136,9 @@ def _tracking_uri(mlflow: str | None, root: Path) -> str:
         UsageError: The user said that there are none.
     """
     from optimizer.errors import UsageError
+    from optimizer.tracking.destination import NO_MLFLOW
 
-    if mlflow == "none":
+    if mlflow == NO_MLFLOW:
         raise UsageError("there is nothing to show beside the studies", hint="trifront dashboard")
     return mlflow or f"sqlite:///{root / 'mlflow.db'}"
 

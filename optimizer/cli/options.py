@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+MLFLOW_VARIABLE = "TRIFRONT_MLFLOW"
+
 SpaceArgument = Annotated[
     str,
     typer.Argument(
@@ -61,10 +63,18 @@ WhereOption = Annotated[
         show_default=False,
     ),
 ]
+MlflowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mlflow",
+        envvar=MLFLOW_VARIABLE,
+        help="MLflow tracking URI.",
+        show_default="SQLite in the workspace",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 WORKSPACE = Path("trifront")
-MLFLOW_VARIABLE = "TRIFRONT_MLFLOW"
 
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for a front, narrow enough to read
 

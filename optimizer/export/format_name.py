@@ -1,6 +1,8 @@
-"""Names of the export formats; apart from the formats, so that ``--help`` need not load them."""
+"""Names and defaults of exports; apart from the formats, so that ``--help`` need not load them."""
 
 from enum import StrEnum
+
+REFERENCES = 512  # on as many samples an accuracy of 90 % is known to ±2.6 points
 
 
 class FormatName(StrEnum):

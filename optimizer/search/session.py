@@ -16,7 +16,7 @@ from optimizer.search.views import opened_view
 from optimizer.study.storage import open_storage
 from optimizer.study.study import SearchStudy, open_study
 from optimizer.tracking.courier import Courier, WaitLimits
-from optimizer.tracking.destination import check_uri, destination_of
+from optimizer.tracking.destination import NO_MLFLOW, check_uri, destination_of
 from optimizer.tracking.gate import Gate
 from optimizer.tracking.telling import waited_for, what_is_left
 from optimizer.tracking.tracker import SpoolingTracker
@@ -28,8 +28,6 @@ from trials.isolation.worker import Worker
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-NO_MLFLOW = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

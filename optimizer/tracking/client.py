@@ -1,13 +1,14 @@
 """MLflow's client, opened calmly: quiet, with little patience, and with passwords out of sight.
 
-Only a courier opens it, for MLflow takes a second and a half to import. MLflow reads its settings
-from the environment alone, some of them when it is imported; what the user has set stays.
+No search opens it itself, for MLflow takes a second and a half to import. MLflow reads its
+settings from the environment alone, some of them when it is imported; what the user has set stays.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -17,7 +18,9 @@ from optimizer.tracking.complaints import tracking_errors
 from optimizer.tracking.database import legacy_tables, make_sqlite, move_artifacts
 from optimizer.tracking.destination import Destination
 from optimizer.tracking.engines import Engines
+from optimizer.tracking.logged_models import LoggedModels
 from optimizer.tracking.publisher import Publisher
+from optimizer.tracking.registry import Registry
 from optimizer.tracking.runs import Runs, Step
 from optimizer.workspace import load_blocks
 
@@ -71,7 +74,23 @@ def open_publisher(destination: Destination, gate: Step) -> Publisher:
             yield
 
     runs = Runs(client, step=step, artifacts=destination.artifacts)
-    return Publisher(runs, Engines(client, runs, step=step), step=step, draw=_drawn)
+    engines = Engines(LoggedModels(client, step=step), runs)
+    return Publisher(runs, engines, step=step, draw=_drawn)
+
+
+def open_registry(destination: Destination) -> Registry:
+    """Open MLflow's model registry.
+
+    Args:
+        destination: Which MLflow.
+
+    Raises:
+        TrackingError: The URI is wrong, or the database or folder refuses.
+    """
+    client = open_client(destination)
+    step = partial(tracking_errors, destination)
+    runs = Runs(client, step=step, artifacts=destination.artifacts)
+    return Registry(client, runs, LoggedModels(client, step=step), step=step)
 
 
 def _drawn(blocks: Path, title: str) -> bytes:

@@ -21,6 +21,7 @@ from optimizer.tracking.database import artifacts_beside
 from optimizer.workspace import Workspace, write_atomically
 
 DESTINATION_FORMAT: Literal[1] = 1
+NO_MLFLOW = "none"  # what users say who want none
 
 _FILE = "destination.json"
 _OWN = "the workspace's own mlflow.db"

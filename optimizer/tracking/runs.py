@@ -71,6 +71,16 @@ class Runs:
             return str(found.experiment_id)
         raise TrackingError(f"MLflow has experiments of other studies by the name {wanted.name!r}")
 
+    def experiment_named(self, name: str) -> str:
+        """Find or make an experiment that belongs to no study."""
+        with self._step():
+            found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        with self._step():
+            made = self._client.create_experiment(name, artifact_location=self._artifacts)
+        return str(made)
+
     def of_uid(self, experiment_id: str, uid: str) -> "Run | None":
         """Find the run of a trial or search: one that counts before one that was deleted."""
         found = list(self.tagged(experiment_id, UID, uid))

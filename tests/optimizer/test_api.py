@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from real_spaces import write_space
 
-from optimizer.api import Study, load_space, open_study, search
+from optimizer.api import load_space, open_study, register, search, verify
 from optimizer.errors import StudyError, UsageError
+from optimizer.notebooks.study import Study
 from search_spaces.errors import SpaceError
 
 
@@ -113,3 +115,14 @@ def test_space_is_loaded_by_name_or_path(tmp_path: Path) -> None:
     assert load_space("fake").name == "fake"
     with pytest.raises(SpaceError):
         load_space(tmp_path / "none.yaml")
+
+
+def test_deployment_is_exported_verified_and_registered(tmp_path: Path) -> None:
+    place = tmp_path / "trifront"
+    study = search(write_space(tmp_path), trials=1, workspace=place, mlflow="none")
+
+    folder = study.export(0, to=tmp_path / "deploy", references=8, by="Ada")
+
+    assert folder == tmp_path / "deploy"
+    assert verify(folder, sessions=0).passed
+    assert register(folder, name="digits", workspace=place).uri == "models:/digits/1"

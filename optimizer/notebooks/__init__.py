@@ -1,0 +1,1 @@
+"""What ``optimizer.api`` hands out: studies, fronts and trials as pandas frames and pictures."""

@@ -1,0 +1,128 @@
+"""A study: its trials, its front, and what can be made of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optimizer.export.format_name import REFERENCES
+from optimizer.front.asking import question_of
+from optimizer.front.of_study import front_of_study
+from optimizer.front.picking import record_named
+from optimizer.notebooks.front import FrontView
+from optimizer.notebooks.trial import Trial
+from optimizer.study.study import SearchStudy
+from optimizer.wiring import Place
+from search_spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Study:
+    """A study and where it lies; made by ``search`` and ``open_study``."""
+
+    def __init__(self, study: SearchStudy, place: Place) -> None:
+        self._study = study
+        self._place = place
+
+    def __repr__(self) -> str:
+        return f"<Study '{self.name}': {len(self._study.records())} trials>"
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self._study.name
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space as it was when the study was made."""
+        return self._study.space
+
+    def trials(self) -> "pd.DataFrame":
+        """Return every trial: axes, state, and each metric with ``.low`` and ``.high``.
+
+        Returns:
+            One row a trial, indexed by its number; NaN where a limit is not known.
+        """
+        import pandas as pd
+
+        from optimizer.front.data import rows_of_records
+
+        frame = pd.DataFrame(rows_of_records(self._study.records()))
+        return frame if frame.empty else frame.set_index("trial")
+
+    def trial(self, name: int | str) -> "Trial":
+        """Return one trial by its number, as ``knee``, or as ``best:`` and a metric.
+
+        Raises:
+            StudyError: There is no such trial.
+            UsageError: Not a name of a trial.
+        """
+        return Trial(record_named(str(name), self._study), self._study, self._place)
+
+    def front(self, *, objectives: Sequence[str] = (), where: Sequence[str] = ()) -> "FrontView":
+        """Compute the front, with the probability of each candidate that it belongs there.
+
+        Args:
+            objectives: Other metrics to trade off than the study's.
+            where: Bounds such as ``latency_p99_ms <= 10``, conditions on axes such as
+                ``precision == 'int8'``.
+
+        Raises:
+            UsageError: A metric that was not measured, or a condition that cannot be meant.
+        """
+        records = self._study.records()
+        question = question_of(self.space, records, objectives=objectives, where=where)
+        return FrontView(
+            front=front_of_study(self._study, self._place.workspace, question),
+            title=f"{self.name}: {len(records)} trials",
+        )
+
+    def export(
+        self,
+        trial: int | str,
+        *,
+        to: str | Path,
+        form: str = "bundle",
+        references: int = REFERENCES,
+        by: str | None = None,
+    ) -> Path:
+        """Export a measured trial into a new folder, whole or not at all, and return its path.
+
+        Args:
+            trial: Its number, ``knee``, or ``best:`` and a metric.
+            to: The folder.
+            form: ``bundle``, ``triton`` or ``onnx``.
+            references: Labelled samples to export with the engine's answers.
+            by: Who exports, for the manifest; the login name unless told.
+
+        Raises:
+            ExportError: The trial was not measured, or the folder is in use.
+            TrialError: Its engine cannot be built, loaded or run.
+            ValueError: There is no such format.
+        """
+        from optimizer.export.format_name import FormatName
+        from optimizer.exporting import ExportOrder, export_trial
+
+        order = ExportOrder(
+            trial=str(trial),
+            to=Path(to),
+            form=FormatName(form),
+            references=references,
+            by=by,
+        )
+        return export_trial(order, self._study, self._place).exported.folder
+
+    def report(self, to: str | Path) -> Path:
+        """Write the study as one HTML file, and return its path.
+
+        Raises:
+            WorkspaceError: It cannot be written.
+        """
+        from optimizer.report.page import html_of_study
+        from optimizer.workspace import write_atomically
+
+        question = question_of(self.space, self._study.records())
+        page = html_of_study(self._study, self._place.workspace, question)
+        write_atomically(Path(to), page.encode())
+        return Path(to)
