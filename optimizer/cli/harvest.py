@@ -82,9 +82,11 @@ def front(
     the_front = front_of_study(found, place.workspace, question)
     ranked = _ranked(the_front, weights, prefer)
     if plot is not None:
-        write_atomically(plot, png_of_front(the_front, f"{found.name}: {len(records)} trials"))
+        png = png_of_front(the_front, f"{found.name}: {len(records)} trials")
+        write_atomically(plot, png, option="--plot")
     if csv is not None:
-        write_atomically(csv, csv_of_records(question.chosen(records)).encode())
+        text = csv_of_records(question.chosen(records))
+        write_atomically(csv, text.encode(), option="--csv")
     if json:
         ranks = None if ranked is None else [one.record.number for one in ranked]
         document = {"study": found.name, **data_of_front(the_front, found.verdicts())}
