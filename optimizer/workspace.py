@@ -177,12 +177,20 @@ def load_blocks(path: Path) -> tuple[Block, ...]:
 
     Raises:
         FileNotFoundError: There are none for this trial.
-        WorkspaceError: The file is of another version.
+        WorkspaceError: The file is of another version, or damaged.
     """
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
-    table = parquet.read_table(path)
-    document = json.loads(table.schema.metadata[_METADATA])
+    try:
+        table = parquet.read_table(path)
+        document = json.loads(table.schema.metadata[_METADATA])
+    except FileNotFoundError:
+        raise
+    except (ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise WorkspaceError(
+            f"{path} holds no raw blocks that can be read: {str(error).partition(chr(10))[0]}",
+            hint="take the file from a backup; the trial's numbers are in its study all the same",
+        ) from error
     if document["format"] != BLOCKS_FORMAT:
         raise WorkspaceError(
             f"{path} is of format {document['format']}, this version reads {BLOCKS_FORMAT}",

@@ -27,7 +27,8 @@ from trials.backend import ComputesBlocks, Engine, Tensors
 from trials.measurement import Block, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
-from trials.measuring.statistics import summarize, truncate_warmup
+from trials.measuring.statistics import summarize
+from trials.measuring.steadiness import truncate_warmup
 from trials.measuring.stopping import next_look, targets_met
 
 NO_STEADY_STATE = "no_steady_state"
