@@ -20,8 +20,10 @@ from optimizer.errors import StudyError
 from optimizer.study.records import TrialRecord
 from search_spaces.space import MeasuringPlan
 from trials.measurement import Block, Estimate, Speed
+from trials.measuring.load import LEVEL_SHIFT
 from trials.measuring.spread import METHODS
 from trials.measuring.statistics import mean_score, summarize
+from trials.measuring.steadiness import has_level_shift
 from trials.measuring.stopping import targets_met
 from trials.outcome import Completed
 from trials.scoring.sample_scores import unpacked
@@ -114,6 +116,9 @@ def _speeds(outcome: Completed, blocks: Sequence[Block], plan: MeasuringPlan) ->
     for name in STATISTICS:
         was, now = getattr(recorded, name), getattr(computed, name)
         yield Again(name=name, recorded=was, computed=now, is_same=_is_same(was, now, method))
+    if method > 1:  # nobody looked before
+        flagged, jumped = LEVEL_SHIFT in outcome.flags, has_level_shift(blocks)
+        yield Again(name=LEVEL_SHIFT, recorded=flagged, computed=jumped, is_same=flagged == jumped)
 
 
 def _scores(outcome: Completed) -> Iterator[Again]:

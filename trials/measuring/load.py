@@ -7,7 +7,7 @@ The order and its reasons::
     settling     MSER-5 on the first block: a block with a transient is dropped; still drifting
                  after five → flag ``no_steady_state``
     blocks       until the intervals are narrow enough (``stopping``) or max_s is over, which is
-                 flagged ``target_not_met``
+                 flagged ``target_not_met``; a jump in the middle is flagged ``level_shift``
 
 ``max_s`` counts from the end of the cold call and is kept to within one request, warm-up included.
 Where an engine is too slow for ``min_blocks`` full blocks in that time, a block gets its share of
@@ -28,10 +28,11 @@ from trials.measurement import Block, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.statistics import summarize
-from trials.measuring.steadiness import truncate_warmup
+from trials.measuring.steadiness import has_level_shift, truncate_warmup
 from trials.measuring.stopping import next_look, targets_met
 
 NO_STEADY_STATE = "no_steady_state"
+LEVEL_SHIFT = "level_shift"
 TARGET_NOT_MET = "target_not_met"
 CONTENDED = "contended"
 
@@ -50,7 +51,8 @@ class Driven:
         blocks: The blocks that count, in order of time.
         cold_call_s: The first call alone, seconds.
         warmup_s: From the end of the cold call to the begin of the first block that counts.
-        flags: Words of caution: ``no_steady_state``, ``target_not_met``, ``contended``.
+        flags: Words of caution: ``no_steady_state``, ``level_shift``, ``target_not_met``,
+            ``contended``.
     """
 
     blocks: tuple[Block, ...]
@@ -159,6 +161,7 @@ class _Measuring:
         is_contended = contention.was_contended(before, contention.read(loop.threads))
         flags = {
             NO_STEADY_STATE: not is_steady,
+            LEVEL_SHIFT: has_level_shift(self._blocks),
             TARGET_NOT_MET: not is_met,
             CONTENDED: bool(loop.threads) and is_contended,
         }
