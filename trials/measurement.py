@@ -55,7 +55,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Latency per request (seconds) and throughput (samples/s) under a closed loop."""
+    """Latency per request (seconds) and throughput (samples/s) under a closed loop.
+
+    Attributes:
+        target_met: Whether the intervals became as narrow as was asked for.
+        method: Version of the formulas (``measuring.spread``); records that name none are of 1.
+    """
 
     latency_mean_s: Estimate
     latency_p50_s: Estimate
@@ -66,6 +71,7 @@ class Speed:
     requests: int
     blocks: int
     target_met: bool
+    method: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,8 @@ class Completed:
     Attributes:
         peak_memory_bytes: What serving needs beyond the idle runtime, > 0; see
             :meth:`trials.backend.Backend.peak_memory`. None where the backend cannot tell.
-        flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``contended``.
+        flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``level_shift``,
+            ``decided``, ``contended``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
     """
 

@@ -17,6 +17,7 @@ from optimizer.cli import (
     harvest,
     health,
     looking,
+    recomputing,
     reporting,
     searching,
     storekeeping,
@@ -43,6 +44,7 @@ app.command()(exporting.register)
 app.command()(exporting.reproduce)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
+app.command()(recomputing.recompute)
 app.command()(harvest.studies)
 app.command()(tracking.sync)
 app.command()(authoring.init)
