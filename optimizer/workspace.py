@@ -22,14 +22,16 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.errors import WorkspaceError
-from trials.measurement import Block
+from trials.measurement import Block, Stamps
 
 BLOCKS_FORMAT = 1
 STORE_LIMIT_BYTES = 10 * 1024**3  # beyond it the least recently used entries go
 
 _METADATA = b"trifront"
+_STAMPS = ("due_s", "start_s", "end_s", "batch")  # columns and fields alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,8 @@ def _umask() -> int:
 def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     """Write raw blocks as Parquet: a row per request, the blocks' own facts as metadata.
 
-    Columns: ``block`` (index) and ``latency_s``. The schema's metadata key ``trifront`` is a JSON
+    Columns: ``block`` (index) and ``latency_s``, and of open-loop load ``due_s``, ``start_s``,
+    ``end_s`` and ``batch``. The schema's metadata key ``trifront`` is a JSON
     document with ``format`` and, per block, ``start_s``, ``window_s`` and ``batch_size``.
 
     Raises:
@@ -154,11 +157,20 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
         {
             "block": np.repeat(np.arange(len(blocks), dtype=np.int32), sizes),
             "latency_s": np.concatenate([one.latencies_s for one in blocks]),
+            **_stamp_columns(blocks),
         }
     ).replace_schema_metadata({_METADATA: json.dumps({"format": BLOCKS_FORMAT, "blocks": facts})})
     buffer = BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
+
+
+def _stamp_columns(blocks: tuple[Block, ...]) -> dict[str, NDArray[np.generic]]:
+    """Return the columns that only open-loop load has, by name."""
+    stamps = [one.stamps for one in blocks if one.stamps is not None]
+    if len(stamps) < len(blocks):
+        return {}
+    return {name: np.concatenate([getattr(one, name) for one in stamps]) for name in _STAMPS}
 
 
 def discard_blocks(path: Path) -> None:
@@ -189,8 +201,14 @@ def load_blocks(path: Path) -> tuple[Block, ...]:
             hint="read it with the trifront that wrote it",
         )
     sizes = np.bincount(table["block"].to_numpy(), minlength=len(document["blocks"]))
-    pieces = np.split(table["latency_s"].to_numpy(), np.cumsum(sizes)[:-1])
+    cuts = np.cumsum(sizes)[:-1]
+    pieces = np.split(table["latency_s"].to_numpy(), cuts)
+    is_open = _STAMPS[0] in table.column_names
+    columns = [np.split(table[name].to_numpy(), cuts) for name in _STAMPS] if is_open else []
+    stamps = [
+        Stamps(**dict(zip(_STAMPS, each, strict=True))) for each in zip(*columns, strict=True)
+    ]
     return tuple(
-        Block(**facts, latencies_s=piece)
-        for facts, piece in zip(document["blocks"], pieces, strict=True)
+        Block(**facts, latencies_s=piece, stamps=stamps[at] if is_open else None)
+        for at, (facts, piece) in enumerate(zip(document["blocks"], pieces, strict=True))
     )

@@ -23,11 +23,12 @@ from trials.errors import (
     InfeasibleError,
     MemoryLimitError,
     OutputError,
+    SaturatedError,
     WorkerDiedError,
 )
 from trials.machine.environment import environment
 from trials.measurement import Costs, EngineRecord, Quality
-from trials.measuring.load import drive
+from trials.measuring.driving import drive_deployment
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.scoring.quality_file import json_from_quality, quality_from_json
 from trials.scoring.scoring import RECIPE, score_engine
@@ -96,13 +97,7 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         load_s = perf_counter() - started
         on_phase("measure")
         requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
-        driven = drive(
-            engine,
-            requests,
-            concurrency=deployment.concurrency,
-            batch_size=deployment.batch_size,
-            plan=bench.space.plan,
-        )
+        driven = drive_deployment(engine, requests, deployment=deployment, plan=bench.space.plan)
         measure_s = perf_counter() - started - load_s
         on_phase("score")
         quality, score_s = _quality(engine, prepared, bench, bench.dataset.search)
@@ -130,6 +125,7 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         environment=environment(extra=prepared.spec.environment),
         flags=driven.flags,
         blocks=driven.blocks,
+        queueing=driven.queueing,
     )
     _refuse_unscored(completed, bench.space)
     return completed
@@ -225,9 +221,13 @@ def _record(prepared: Prepared) -> EngineRecord:
     )
 
 
-def _kind_of_infeasible(error: InfeasibleError) -> Literal["unsupported", "memory", "output"]:
+def _kind_of_infeasible(
+    error: InfeasibleError,
+) -> Literal["unsupported", "memory", "output", "saturated"]:
     if isinstance(error, MemoryLimitError):
         return "memory"
+    if isinstance(error, SaturatedError):
+        return "saturated"
     return "output" if isinstance(error, OutputError) else "unsupported"
 
 

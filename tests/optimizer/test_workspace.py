@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.errors import WorkspaceError
 from optimizer.workspace import Workspace, load_blocks, save_blocks, write_atomically, writing
-from trials.measurement import Block
+from trials.measurement import Block, Stamps
 
 BLOCKS = st.lists(
     st.builds(
@@ -23,6 +23,21 @@ BLOCKS = st.lists(
 )
 
 
+def open_block(generator: np.random.Generator, *, requests: int) -> Block:
+    due_s = np.sort(generator.random(requests))
+    start_s = due_s + generator.random(requests)
+    end_s = start_s + generator.random(requests)
+    batch = np.ones(requests, dtype=np.int32)
+    return Block(
+        start_s=0.0,
+        window_s=1.0,
+        latencies_s=end_s - due_s,
+        batch_size=1,
+        stamps=Stamps(due_s=due_s, start_s=start_s, end_s=end_s, batch=batch),
+    )
+
+
+@settings(deadline=None)  # the first example imports pyarrow
 @given(BLOCKS)
 def test_blocks_are_read_back_to_the_last_digit(
     tmp_path_factory: pytest.TempPathFactory, blocks: list[Block]
@@ -35,6 +50,21 @@ def test_blocks_are_read_back_to_the_last_digit(
         assert (written.start_s, written.window_s) == (read.start_s, read.window_s)
         assert written.batch_size == read.batch_size
         np.testing.assert_array_equal(written.latencies_s, read.latencies_s)
+
+
+def test_stamps_of_an_open_load_are_read_back_to_the_last_digit(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    blocks = [open_block(generator, requests=requests) for requests in (1, 7, 3)]
+
+    save_blocks(tuple(blocks), tmp_path / "trial.parquet")
+
+    for written, read in zip(blocks, load_blocks(tmp_path / "trial.parquet"), strict=True):
+        assert written.stamps is not None
+        assert read.stamps is not None
+        for name in ("due_s", "start_s", "end_s", "batch"):
+            np.testing.assert_array_equal(
+                getattr(written.stamps, name), getattr(read.stamps, name), strict=True
+            )
 
 
 def test_file_that_cannot_be_written_whole_is_not_there_at_all(tmp_path: Path) -> None:

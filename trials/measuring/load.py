@@ -24,7 +24,7 @@ from typing import Protocol
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, Speed
+from trials.measurement import Block, Queueing, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.statistics import summarize, truncate_warmup
@@ -50,6 +50,7 @@ class Driven:
         cold_call_s: The first call alone, seconds.
         warmup_s: From the end of the cold call to the begin of the first block that counts.
         flags: Words of caution: ``no_steady_state``, ``target_not_met``, ``contended``.
+        queueing: Under an open loop alone.
     """
 
     blocks: tuple[Block, ...]
@@ -57,6 +58,7 @@ class Driven:
     warmup_s: float
     speed: Speed
     flags: tuple[str, ...]
+    queueing: Queueing | None = None
 
 
 def drive(
