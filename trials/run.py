@@ -29,6 +29,7 @@ from trials.errors import (
 from trials.machine.environment import environment
 from trials.measurement import Costs, EngineRecord, Quality
 from trials.measuring.driving import drive_deployment
+from trials.measuring.load import Driven
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.scoring.quality_file import json_from_quality, quality_from_json
 from trials.scoring.scoring import RECIPE, score_engine
@@ -70,6 +71,22 @@ def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Out
             reason=str(error),
             environment=environment(),
         )
+
+
+def measure_speed(deployment: Deployment, bench: Bench) -> Driven:
+    """Measure a deployment's speed, and nothing else of it.
+
+    Raises:
+        TrialError: The engine cannot be built, loaded or run, or cannot keep up with its load.
+    """
+    prepared = bench.prepare(deployment)
+    batches = _batches(deployment, bench)
+    engine = bench.backend.load(prepared.engine.path, deployment)
+    try:
+        requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
+        return drive_deployment(engine, requests, deployment=deployment, plan=bench.space.plan)
+    finally:
+        engine.close()
 
 
 def score_report(deployment: Deployment, bench: Bench) -> Quality:

@@ -18,6 +18,7 @@ from optimizer.cli import (
     health,
     looking,
     reporting,
+    saturating,
     searching,
     storekeeping,
     tracking,
@@ -37,6 +38,7 @@ app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(reporting.report)
+app.command()(saturating.saturate)
 app.command()(exporting.export)
 app.command()(exporting.verify)
 app.command()(exporting.reproduce)
