@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-_SIZE_INCHES = (11.0, 4.6)
+_SIZE_INCHES = (11.0, 5.2)
 _DPI = 150
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _MARKERS = "osD^"
@@ -58,8 +58,9 @@ def _draw_rates(axes: "Axes", found: Saturation) -> None:
             axes.axhline(promised[name].bound, color=_COLORS[at % 4], lw=0.9, ls=(0, (1, 1)))
             axes.annotate(
                 f"{promised[name]}",
-                (0.01, promised[name].bound),
+                (0.99, promised[name].bound),
                 xycoords=("axes fraction", "data"),
+                ha="right",
                 va="bottom",
                 fontsize="small",
                 color=_COLORS[at % 4],
@@ -81,7 +82,7 @@ def _draw_rates(axes: "Axes", found: Saturation) -> None:
     axes.set_xlabel("requests that come [1/s], open loop")
     axes.set_ylabel("latency from the due time [ms]")
     _grid(axes)
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1), fontsize="small", framealpha=0.9)
+    _name_series(axes)
 
 
 def _draw_latencies(axes: "Axes", found: Saturation, name: str, at: int) -> None:
@@ -151,7 +152,7 @@ def _draw_levels(axes: "Axes", found: Saturation) -> None:
     axes.set_xlabel("requests in flight, closed loop")
     axes.set_ylabel("throughput [samples/s]")
     _grid(axes)
-    axes.legend(loc="lower right", fontsize="small", framealpha=0.9)
+    _name_series(axes)
 
 
 def _write_plainly(*log_axes: "Axis") -> None:
@@ -162,6 +163,13 @@ def _write_plainly(*log_axes: "Axis") -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         axis.set_minor_formatter(NullFormatter())
+
+
+def _name_series(axes: "Axes") -> None:
+    """Put the legend below, where it covers no point."""
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small", frameon=False
+    )
 
 
 def _grid(axes: "Axes") -> None:

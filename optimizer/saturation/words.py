@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from optimizer.front.words import number, text_of
 from optimizer.saturation.result import OpenPoint, Saturation
 from trials.measurement import Estimate
+from trials.measuring.load import CONTENDED
 
 CLOSED_COLUMNS = ("in flight", "throughput [samples/s]", "p50 [ms]", "p99 [ms]", "flags")
 _MS_PER_S = 1e3
@@ -13,6 +14,8 @@ _MS_PER_S = 1e3
 def lines_of(found: Saturation) -> Iterator[str]:
     """Say what was found: the knee, the law, and the rate that keeps the promise."""
     yield from _limit(found)
+    if any(CONTENDED in point.flags for point in (*found.closed, *found.open)):
+        yield "other work took the processor meanwhile: a quiet machine may keep more"
     law = found.scalability
     if law is None:
         yield "too few concurrencies fit into the time to say where the knee is"

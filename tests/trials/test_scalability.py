@@ -72,6 +72,12 @@ def test_knee_is_where_the_two_bounds_meet() -> None:
     assert law.knee_concurrency == pytest.approx(4)
 
 
+def test_workers_that_only_hinder_each_other_have_their_knee_at_one() -> None:
+    law = Law(alone_sps=100, contention=1.2, coherency=0.0)
+
+    assert (law.knee_concurrency, law.peak_sps) == (1, 100)
+
+
 def test_throughput_that_grows_in_proportion_has_no_knee() -> None:
     law = Law(alone_sps=100, contention=0.0, coherency=0.0)
 

@@ -67,7 +67,9 @@ class Law:
         """The most that the curve reaches or approaches, samples/s; infinite where it grows."""
         if self.peak_concurrency < inf:
             return float(self.throughput_sps(np.array([self.peak_concurrency]))[0])
-        return self.alone_sps / self.contention if self.contention > _NEGLIGIBLE else inf
+        if self.contention <= _NEGLIGIBLE:
+            return inf
+        return self.alone_sps / min(1.0, self.contention)  # above 1 the first worker is the best
 
     @property
     def knee_concurrency(self) -> float:
