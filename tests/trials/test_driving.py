@@ -63,7 +63,9 @@ def test_real_engine_serves_requests_that_come_on_their_own(
     assert found.speed.latency_p50_s.value >= 0.002
 
 
-def test_real_engine_of_a_fixed_batch_serves_single_requests(fixed_model: Path, images: Images) -> None:
+def test_real_engine_of_a_fixed_batch_serves_single_requests(
+    fixed_model: Path, images: Images
+) -> None:
     deployment = point()
     engine = loaded(fixed_model, deployment)
 
