@@ -25,11 +25,13 @@ from trials.errors import (
     InfeasibleError,
     MemoryLimitError,
     OutputError,
+    SaturatedError,
     WorkerDiedError,
 )
 from trials.machine.environment import environment
 from trials.measurement import Costs, EngineRecord, Quality
-from trials.measuring.load import drive
+from trials.measuring.driving import drive_deployment
+from trials.measuring.load import Driven
 from trials.measuring.stopping import Question, misses
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.scoring.quality_file import json_from_quality, quality_from_json
@@ -74,6 +76,22 @@ def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Out
         )
 
 
+def measure_speed(deployment: Deployment, bench: Bench) -> Driven:
+    """Measure a deployment's speed, and nothing else of it.
+
+    Raises:
+        TrialError: The engine cannot be built, loaded or run, or cannot keep up with its load.
+    """
+    prepared = bench.prepare(deployment)
+    batches = _batches(deployment, bench)
+    engine = bench.backend.load(prepared.engine.path, deployment)
+    try:
+        requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
+        return drive_deployment(engine, requests, deployment=deployment, plan=bench.space.plan)
+    finally:
+        engine.close()
+
+
 def score_report(deployment: Deployment, bench: Bench) -> Quality:
     """Score a deployment's engine on the report split, which no search has seen.
 
@@ -97,11 +115,10 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         load_s = perf_counter() - started
         on_phase("measure")
         requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
-        driven = drive(
+        driven = drive_deployment(
             engine,
             requests,
-            concurrency=deployment.concurrency,
-            batch_size=deployment.batch_size,
+            deployment=deployment,
             plan=bench.space.plan,
             question=_question(quality, bench.space),
         )
@@ -130,6 +147,7 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         environment=environment(extra=prepared.spec.environment),
         flags=driven.flags,
         blocks=driven.blocks,
+        queueing=driven.queueing,
     )
     _refuse_unscored(completed, bench.space)
     return completed
@@ -239,9 +257,13 @@ def _record(prepared: Prepared) -> EngineRecord:
     )
 
 
-def _kind_of_infeasible(error: InfeasibleError) -> Literal["unsupported", "memory", "output"]:
+def _kind_of_infeasible(
+    error: InfeasibleError,
+) -> Literal["unsupported", "memory", "output", "saturated"]:
     if isinstance(error, MemoryLimitError):
         return "memory"
+    if isinstance(error, SaturatedError):
+        return "saturated"
     return "output" if isinstance(error, OutputError) else "unsupported"
 
 

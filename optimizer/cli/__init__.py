@@ -19,6 +19,7 @@ from optimizer.cli import (
     looking,
     recomputing,
     reporting,
+    saturating,
     searching,
     storekeeping,
     tracking,
@@ -38,6 +39,7 @@ app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(reporting.report)
+app.command()(saturating.saturate)
 app.command()(exporting.export)
 app.command()(exporting.verify)
 app.command()(exporting.register)

@@ -137,9 +137,12 @@ def show(
     from optimizer.front.data import data_of_trial
     from optimizer.front.picking import record_named
     from optimizer.front.tables import tables_of_trial
+    from optimizer.saturation.result import load_saturation
+    from optimizer.saturation.words import lines_of
     from optimizer.wiring import place_at, study_at
 
-    found = study_at(place_at(workspace, storage), study)
+    place = place_at(workspace, storage)
+    found = study_at(place, study)
     record = record_named(trial, found)
     verdict = found.verdicts().get(record.number)
     if json:
@@ -149,6 +152,11 @@ def show(
     for heading, table in tables_of_trial(record, verdict):
         console.print(heading)
         console.print(table)
+    saturation = load_saturation(place.workspace, record.uid)
+    if saturation is not None:
+        console.print(f"saturation, measured {saturation.made_at}", style="italic")
+        for line in lines_of(saturation):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def studies(

@@ -18,6 +18,7 @@ _FLAGS = {
     "no_steady_state": "its latencies drifted throughout",
     "decided": "it was measured no longer, because it misses a bound for certain",
     "level_shift": "its speed jumped in the middle of the measurement",
+    "late_arrivals": "the load generator sent requests later than they were due",
 }
 _MOMENTARY = ("load_", "psi_")  # facts of the environment that differ at each trial
 

@@ -21,7 +21,7 @@ from optimizer.workspace import (
     write_atomically,
     writing,
 )
-from trials.measurement import Block
+from trials.measurement import Block, Stamps
 
 BLOCKS = st.lists(
     st.builds(
@@ -34,6 +34,20 @@ BLOCKS = st.lists(
     min_size=1,
     max_size=5,
 )
+
+
+def open_block(generator: np.random.Generator, *, requests: int) -> Block:
+    due_s = np.sort(generator.random(requests))
+    start_s = due_s + generator.random(requests)
+    end_s = start_s + generator.random(requests)
+    batch = np.ones(requests, dtype=np.int32)
+    return Block(
+        start_s=0.0,
+        window_s=1.0,
+        latencies_s=end_s - due_s,
+        batch_size=1,
+        stamps=Stamps(due_s=due_s, start_s=start_s, end_s=end_s, batch=batch),
+    )
 
 
 @settings(deadline=None)  # the first one imports PyArrow
@@ -108,6 +122,21 @@ def test_file_that_is_no_parquet_is_one_clear_line(tmp_path: Path, content: byte
 
     assert len(str(caught.value).splitlines()) == 1
     assert "intervals" in caught.value.hint
+
+
+def test_stamps_of_an_open_load_are_read_back_to_the_last_digit(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    blocks = [open_block(generator, requests=requests) for requests in (1, 7, 3)]
+
+    save_blocks(tuple(blocks), tmp_path / "trial.parquet")
+
+    for written, read in zip(blocks, load_blocks(tmp_path / "trial.parquet"), strict=True):
+        assert written.stamps is not None
+        assert read.stamps is not None
+        for name in ("due_s", "start_s", "end_s", "batch"):
+            np.testing.assert_array_equal(
+                getattr(written.stamps, name), getattr(read.stamps, name), strict=True
+            )
 
 
 def test_file_that_cannot_be_written_whole_is_not_there_at_all(tmp_path: Path) -> None:

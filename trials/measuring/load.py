@@ -25,7 +25,7 @@ from typing import Protocol
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, Speed
+from trials.measurement import Block, Queueing, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.statistics import summarize
@@ -55,6 +55,7 @@ class Driven:
         warmup_s: From the end of the cold call to the begin of the first block that counts.
         flags: Words of caution: ``no_steady_state``, ``level_shift``, ``target_not_met``,
             ``decided``, ``contended``.
+        queueing: Under an open loop alone.
     """
 
     blocks: tuple[Block, ...]
@@ -62,6 +63,7 @@ class Driven:
     warmup_s: float
     speed: Speed
     flags: tuple[str, ...]
+    queueing: Queueing | None = None
 
 
 def drive(
