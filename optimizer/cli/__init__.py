@@ -13,6 +13,7 @@ import typer
 
 from optimizer.cli import (
     authoring,
+    comparing,
     exporting,
     harvest,
     health,
@@ -40,6 +41,7 @@ app.command()(reporting.report)
 app.command()(exporting.export)
 app.command()(exporting.verify)
 app.command()(exporting.reproduce)
+app.command()(comparing.compare)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
 app.command()(harvest.studies)

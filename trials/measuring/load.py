@@ -18,7 +18,8 @@ Real engines run under ``closed_loop``, which owns the clock. An engine that com
 asked for them by the same steps on a clock of its own, which costs no real time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,23 +83,46 @@ def drive(
         ValueError: No batch, or a concurrency below 1.
         TrialError: Whatever the engine raises, as it was; so does any other exception.
     """
-    if isinstance(engine, ComputesBlocks):
-        return _Measuring(_ComputedLoop(engine), plan, progress).run()
-    with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
+    with opened_loop(engine, batches, concurrency=concurrency, batch_size=batch_size) as loop:
         return _Measuring(loop, plan, progress).run()
 
 
-class _Loop(Protocol):
+class Loop(Protocol):
     """What measuring needs of a loop, whether its time is spent or computed."""
 
     @property
-    def threads(self) -> tuple[int, ...]: ...
+    def threads(self) -> tuple[int, ...]:
+        """Native ids of the worker threads; none where time is computed."""
+        ...
 
-    def now_s(self) -> float: ...
+    def now_s(self) -> float:
+        """Read the loop's clock, seconds."""
+        ...
 
-    def cold_call(self) -> float: ...
+    def cold_call(self) -> float:
+        """Send one request alone and return its seconds."""
+        ...
 
-    def block(self, quota: Quota) -> Block: ...
+    def block(self, quota: Quota) -> Block:
+        """Keep the engine busy until the quota is reached."""
+        ...
+
+
+@contextmanager
+def opened_loop(
+    engine: Engine, batches: Sequence[Tensors], *, concurrency: int, batch_size: int
+) -> Iterator[Loop]:
+    """Start the workers over an engine, and end them whatever happens.
+
+    Raises:
+        ValueError: No batch, or a concurrency below 1.
+        TrialError: Whatever the engine raises, as it was.
+    """
+    if isinstance(engine, ComputesBlocks):
+        yield _ComputedLoop(engine)
+        return
+    with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
+        yield loop
 
 
 class _ComputedLoop:
@@ -134,7 +158,7 @@ class _Measuring:
     """One measurement under way."""
 
     def __init__(
-        self, loop: _Loop, plan: MeasuringPlan, progress: Callable[[int], None] | None
+        self, loop: Loop, plan: MeasuringPlan, progress: Callable[[int], None] | None
     ) -> None:
         self._loop = loop
         self._plan = plan
