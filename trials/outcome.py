@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from search_spaces.deployment import Deployment
-from trials.measurement import Block, Costs, EngineRecord, Estimate, Quality, Speed, exact
+from trials.measurement import Block, Costs, EngineRecord, Estimate, Quality, Quiet, Speed, exact
 
 _MEMORY = "peak_memory_mb"
 _MS_PER_S = 1e3
@@ -33,6 +33,7 @@ class Completed:
             :meth:`trials.backend.Backend.peak_memory`. None where the backend cannot tell.
         flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``contended``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
+        quiet: How quiet the machine was; None in a record of an earlier version.
     """
 
     deployment: Deployment
@@ -44,6 +45,7 @@ class Completed:
     environment: Environment
     flags: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
+    quiet: Quiet | None = None
     state: Literal["completed"] = "completed"
 
     def metric(self, name: str) -> Estimate:

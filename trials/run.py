@@ -130,6 +130,7 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         environment=environment(extra=prepared.spec.environment),
         flags=driven.flags,
         blocks=driven.blocks,
+        quiet=driven.quiet,
     )
     _refuse_unscored(completed, bench.space)
     return completed

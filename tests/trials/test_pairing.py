@@ -15,8 +15,8 @@ from trials.measuring.pairing import (
     BlockPair,
     compare_pairs,
     paired_ratio,
-    signed_rank_centre,
 )
+from trials.measuring.ranks import signed_rank_centre
 
 P50 = ("latency_p50_ms",)
 THREE = ("latency_p50_ms", "latency_p99_ms", "throughput_sps")

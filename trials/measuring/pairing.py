@@ -17,10 +17,6 @@ A percentile needs requests above it. Neighbouring pairs are joined until each s
 twice as many requests as one request above the percentile asks for: 200 for a p99.
 
 References:
-    Hodges, J. and Lehmann, E. (1963), Estimates of location based on rank tests. Ann. Math.
-        Statist. 34, 598-611.
-    Hollander, M., Wolfe, D. and Chicken, E. (2013), Nonparametric Statistical Methods, 3rd ed.,
-        section 3.3. The interval.
     Kalibera, T. and Jones, R. (2013), Rigorous benchmarking in reasonable time. ISMM, 63-74. Why
         ratios, and why runs that are not one after the other.
 """
@@ -28,12 +24,13 @@ References:
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 
-from trials.measurement import Block, Estimate, Seconds
+from trials.measurement import Block, Estimate
 from trials.measuring.comparison import SPEEDS, Compared, judged_ratios
+from trials.measuring.ranks import exponential, signed_rank_centre
 from trials.measuring.statistics import CONFIDENCE
 
 _LEVELS = {
@@ -43,7 +40,6 @@ _LEVELS = {
     "latency_p999_ms": 0.999,
 }
 _ABOVE = 2.0  # requests above a percentile, of each side of a unit
-_MOST_EXACT = 60  # units; from there on the normal approximation is as good to four digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,27 +109,7 @@ def paired_ratio(pairs: Sequence[BlockPair], metric: str, *, confidence: float) 
     if not pairs:
         raise ValueError("no pair of blocks, there is no ratio")
     logs = np.array([_log_ratio(unit, metric) for unit in _units(pairs, metric)])
-    return _exponential(signed_rank_centre(logs, confidence=confidence))
-
-
-def signed_rank_centre(values: Seconds, *, confidence: float) -> Estimate:
-    """Estimate the centre of symmetric values (Hodges-Lehmann, limits of Wilcoxon's ranks).
-
-    Args:
-        values: Shape ``(values,)``, at least one.
-        confidence: In (0, 1).
-
-    Returns:
-        Limits are None where so few values cannot give them.
-    """
-    count = values.size
-    rows, columns = np.triu_indices(count)
-    means = np.sort((values[rows] + values[columns]) / 2)
-    left_out = _left_out(count, 1 - confidence)
-    value = float(np.median(means))
-    if left_out < 1:
-        return Estimate(value=value, low=None, high=None)
-    return Estimate(value=value, low=float(means[left_out - 1]), high=float(means[-left_out]))
+    return exponential(signed_rank_centre(logs, confidence=confidence))
 
 
 def _units(pairs: Sequence[BlockPair], metric: str) -> Iterator[Sequence[BlockPair]]:
@@ -177,28 +153,3 @@ def _reading(blocks: Sequence[Block], metric: str) -> float:
     if metric == "latency_mean_ms":
         return float(pooled.mean())
     return float(np.quantile(pooled, _LEVELS[metric]))
-
-
-def _exponential(logs: Estimate) -> Estimate:
-    return Estimate(
-        value=math.exp(logs.value),
-        low=None if logs.low is None else math.exp(logs.low),
-        high=None if logs.high is None else math.exp(logs.high),
-    )
-
-
-@cache
-def _left_out(count: int, error: float) -> int:
-    """Say how many means of pairs lie outside each limit, plus one; 0 where there is no limit."""
-    from scipy.special import ndtri
-
-    if count > _MOST_EXACT:
-        mean = count * (count + 1) / 4
-        spread = math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
-        return max(0, math.floor(mean + float(ndtri(error / 2)) * spread))
-    # how many subsets of the ranks 1..count have each sum: the null distribution
-    ways = np.ones(1)
-    for rank in range(1, count + 1):
-        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
-    shares = np.cumsum(ways / 2.0**count)
-    return int(np.searchsorted(shares, error / 2, side="right"))

@@ -68,9 +68,9 @@ def drive_in_turns(
         order = (first, second, second, first)
         found = []
         for loop in order:
-            before = contention.read(loop.threads)
+            before = contention.read()
             found.append(_block(loop, block_s))
-            after = contention.read(loop.threads)
+            after = contention.read()
             contended += bool(loop.threads) and contention.was_contended(before, after)
         pairs += _pairs(order, found, new)
     return Turns(pairs=tuple(pairs), contended=contended, blocks=4 * fours)
