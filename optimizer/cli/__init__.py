@@ -14,6 +14,7 @@ import typer
 from optimizer.cli import (
     authoring,
     comparing,
+    effects,
     exporting,
     harvest,
     health,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
+app.command()(effects.effect)
 app.command()(reporting.report)
 app.command()(exporting.export)
 app.command()(exporting.verify)
