@@ -13,6 +13,7 @@ import typer
 
 from optimizer.cli import (
     authoring,
+    certifying,
     comparing,
     effects,
     exporting,
@@ -39,6 +40,7 @@ app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(effects.effect)
+app.command()(certifying.certify)
 app.command()(reporting.report)
 app.command()(exporting.export)
 app.command()(exporting.verify)

@@ -26,7 +26,7 @@ from search_spaces.catalog import SHIPPED, space_path
 TRIALS = "15"
 COMMANDS = (
     *("search", "front", "show", "dashboard", "studies", "sync"),
-    *("export", "verify", "reproduce", "compare", "effect"),
+    *("export", "verify", "reproduce", "compare", "effect", "certify"),
     *("doctor", "report", "ui"),
     *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),
