@@ -162,12 +162,14 @@ class Task:
     Attributes:
         metric: ``package.module:function(outputs, labels) -> scores`` for a custom task.
         data: None only for the fake backend.
+        margin: Difference of the main score that does not matter; no number depends on it.
     """
 
     kind: TaskKind
     metric: str | None
     data: SplitFiles | SplitOfOne | None
     preprocessing: Preprocessing
+    margin: float = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

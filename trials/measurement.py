@@ -120,6 +120,23 @@ class Queueing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """How quiet the machine was while a speed was measured.
+
+    Attributes:
+        contended_blocks: Blocks that count although others took the processor meanwhile.
+        repeated_blocks: Blocks that do not count for that reason, and were measured again.
+        cpu_s_per_request: CPU time of the process per request, seconds; what a busy machine
+            changes least, and with one thread per request about what a quiet one would need.
+            None where no time was spent.
+    """
+
+    contended_blocks: int
+    repeated_blocks: int
+    cpu_s_per_request: Estimate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBin:
     """Confidence against accuracy for one equal-mass bin of samples."""
 

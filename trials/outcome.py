@@ -17,6 +17,7 @@ from trials.measurement import (
     Estimate,
     Quality,
     Queueing,
+    Quiet,
     Speed,
     exact,
 )
@@ -44,6 +45,7 @@ class Completed:
             ``decided``, ``contended``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
         queueing: Where latency went under an open loop; None under a closed one.
+        quiet: How quiet the machine was; None in a record of an earlier version.
     """
 
     deployment: Deployment
@@ -56,6 +58,7 @@ class Completed:
     flags: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
     queueing: Queueing | None = None
+    quiet: Quiet | None = None
     state: Literal["completed"] = "completed"
 
     def metric(self, name: str) -> Estimate:

@@ -148,6 +148,7 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         flags=driven.flags,
         blocks=driven.blocks,
         queueing=driven.queueing,
+        quiet=driven.quiet,
     )
     _refuse_unscored(completed, bench.space)
     return completed

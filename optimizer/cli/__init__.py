@@ -13,6 +13,9 @@ import typer
 
 from optimizer.cli import (
     authoring,
+    certifying,
+    comparing,
+    effects,
     exporting,
     harvest,
     health,
@@ -38,12 +41,15 @@ app = typer.Typer(
 app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
+app.command()(effects.effect)
+app.command()(certifying.certify)
 app.command()(reporting.report)
 app.command()(saturating.saturate)
 app.command()(exporting.export)
 app.command()(exporting.verify)
 app.command()(exporting.register)
 app.command()(exporting.reproduce)
+app.command()(comparing.compare)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
 app.command()(recomputing.recompute)

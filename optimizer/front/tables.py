@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from optimizer.front.front import Candidate, Front
 from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
-from trials.measurement import Estimate, Quality, Queueing
+from trials.measurement import Estimate, Quality, Queueing, Quiet
 from trials.outcome import Completed
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def topics_of_trial(
         yield from _by_cohort(outcome.quality)
     if outcome.queueing is not None:
         yield "under its open load", list(_queueing(outcome.queueing))
+    if outcome.quiet is not None and outcome.flags:
+        yield "how quiet the machine was", list(_of_quiet(outcome.quiet, outcome.speed.blocks))
     if verdict is not None:
         yield f"on the report split, {verdict.samples:,} samples", _written(verdict.scores)
         yield from _by_cohort(verdict)
@@ -134,6 +136,13 @@ def tables_of_trial(
         for row in rows:
             table.add_row(*map(Text, row))
         yield Text(heading, style="italic"), table
+
+
+def _of_quiet(quiet: Quiet, blocks: int) -> Iterator[tuple[str, str]]:
+    yield "blocks with other work beside them", f"{quiet.contended_blocks} of {blocks}"
+    yield "blocks measured again for that", str(quiet.repeated_blocks)
+    if quiet.cpu_s_per_request is not None:
+        yield "CPU time per request [ms]", text_of(quiet.cpu_s_per_request.scaled(1e3))
 
 
 def _written(estimates: Iterable[tuple[str, Estimate]]) -> list[tuple[str, str]]:

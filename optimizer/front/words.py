@@ -99,6 +99,8 @@ def _legend(front: Front) -> Iterator[str]:
     yield "b is the batch size, c the concurrency; 95 % intervals in brackets; * is the knee"
     if any(one.probability is not None for one in front.candidates):
         yield "on front: how probable it is that the deployment belongs there"
+    if front.certified is not None:
+        yield front.certified
     if front.ties:
         yield "≈ cannot be told apart from: beaten by these trials, but within the intervals"
     if any(one.bounds is Verdict.UNDECIDED for one in front.candidates):

@@ -151,6 +151,8 @@ def _summary(front: Front, records: Sequence[TrialRecord]) -> Iterator[str]:
     measured = sum(isinstance(record.outcome, Completed) for record in records)
     yield f"{len(records)} trials, {measured} of them measured"
     yield f"{len(front.members)} on the front, {len(front.ties)} cannot be told apart from it"
+    if front.certified is not None:
+        yield front.certified
     yield f"{len(front.dominated)} beaten beyond both intervals, {len(front.missed)} miss a bound"
     if front.infeasible or front.failed:
         yield f"{len(front.infeasible)} cannot run, {len(front.failed)} failed"

@@ -265,6 +265,25 @@ class SearchStudy:
                     verdicts[number] = quality_from_json(text)
         return verdicts
 
+    def remember(self, name: str, text: str) -> None:
+        """Keep a text with the study, in place of an earlier one of that name.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        with storage_errors(self._url):
+            self.study.set_user_attr(name, text)
+
+    def remembered(self, prefix: str) -> dict[str, str]:
+        """Return the texts whose names begin so, by name.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        with storage_errors(self._url):
+            attributes = self.study.user_attrs
+        return {name: text for name, text in attributes.items() if name.startswith(prefix)}
+
     def _end(
         self, trial: Trial, outcome: Outcome, *, already: Container[str] = frozenset()
     ) -> FrozenTrial:

@@ -27,7 +27,7 @@ TRIALS = "15"
 COMMANDS = (
     *("search", "front", "show", "dashboard", "studies", "sync"),
     *("export", "verify", "register", "reproduce", "recompute"),
-    "saturate",
+    *("compare", "effect", "certify", "saturate"),
     *("doctor", "report", "ui"),
     *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),
@@ -153,6 +153,9 @@ def test_version_is_printed() -> None:
         ["verify", ".", "--against", "100%"],
         ["verify", ".", "--data", "absent.npz"],
         ["reproduce", "knee", "--sessions", "0"],
+        ["compare", "knee"],
+        ["compare", "0", "1", "--within", "0"],
+        ["compare", "0", "1", "--time", "soon"],
     ],
 )
 def test_wrong_usage_is_code_two_and_writes_nothing(

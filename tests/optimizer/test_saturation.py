@@ -37,7 +37,7 @@ from search_spaces.deployment import Deployment, OpenLoad, Precision
 from search_spaces.metrics import METRICS
 from search_spaces.space import Constraint, SearchSpace
 from trials.errors import LateError, MemoryLimitError, SaturatedError
-from trials.measurement import Block
+from trials.measurement import Block, Quiet
 from trials.measuring.load import Driven
 
 POINT = Deployment(variant="small", precision=Precision.FP32, batch_size=1, concurrency=2)
@@ -63,7 +63,12 @@ def engine(deployment: Deployment) -> Driven:
         start_s=0, window_s=1, latencies_s=np.full(round(reached), 1 / reached), batch_size=1
     )
     return Driven(
-        blocks=(block,) * 8, cold_call_s=0.1, warmup_s=0.1, speed=outcome.speed, flags=()
+        blocks=(block,) * 8,
+        cold_call_s=0.1,
+        warmup_s=0.1,
+        speed=outcome.speed,
+        flags=(),
+        quiet=Quiet(contended_blocks=0, repeated_blocks=0, cpu_s_per_request=None),
     )
 
 

@@ -13,7 +13,8 @@ from search_spaces.metrics import METRICS
 from search_spaces.space import Constraint, MeasuringPlan
 from trials.backend import ComputesBlocks, Request, Tensors, TensorSpec
 from trials.measurement import Block, Seconds
-from trials.measuring.load import Driven, drive
+from trials.measuring.contention import Reading
+from trials.measuring.load import CONTENDED, Driven, drive
 from trials.measuring.stopping import Question
 
 BATCHES: list[Tensors] = [{"x": np.zeros(1)}] * 4
@@ -72,6 +73,7 @@ def driven_by(
     concurrency: int = 1,
     question: Question | None = None,
     progress: Callable[[int], None] | None = None,
+    clocks: "Callable[[], Reading] | None" = None,
 ) -> Driven:
     return drive(
         engine,
@@ -81,7 +83,35 @@ def driven_by(
         plan=plan,
         question=question,
         progress=progress,
+        clocks=clocks or Clocks(lambda _: False),
     )
+
+
+class Clocks:
+    """Clocks of a machine on which others are in the way of the so-manieth block, or not."""
+
+    def __init__(self, is_busy: Callable[[int], bool]) -> None:
+        self.is_busy = is_busy
+        self.reads = 0
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks were watched."""
+        return self.reads // 2
+
+    def __call__(self) -> Reading:
+        busy_s = sum(0.05 for block in range(self.blocks + self.reads % 2) if self.is_busy(block))
+        self.reads += 1
+        at_s = 0.1 * self.reads
+        return Reading(
+            wall_s=at_s,
+            own_s=0.02 * at_s,
+            busy_s=0.02 * at_s + busy_s,
+            queued_s=0.0,
+            stalled_s=0.0,
+            throttled=0,
+            cpus=1,
+        )
 
 
 def test_cold_call_is_timed_apart() -> None:
@@ -278,3 +308,47 @@ def test_drift_is_flagged_before_it_has_eaten_the_time() -> None:
 
     assert "no_steady_state" in driven.flags
     assert len(driven.blocks) >= 2
+
+
+def test_block_that_others_were_in_the_way_of_is_measured_again_and_counted() -> None:
+    """The fifth block is hit, its repetition is not."""
+    clocks = Clocks(lambda block: block == 4)
+
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=clocks)
+
+    assert (found.quiet.contended_blocks, found.quiet.repeated_blocks) == (0, 1)
+    assert CONTENDED not in found.flags
+    assert clocks.blocks > len(found.blocks)
+
+
+def test_contended_block_is_measured_again_three_times_and_then_kept() -> None:
+    clocks = Clocks(lambda block: 4 <= block < 8)
+
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=clocks)
+
+    assert (found.quiet.contended_blocks, found.quiet.repeated_blocks) == (1, 3)
+
+
+def test_machine_that_stays_busy_gives_flagged_blocks_and_not_fewer() -> None:
+    """After three blocks that stayed contended nothing is measured again: it would not help."""
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=Clocks(lambda _: True))
+
+    assert found.quiet.repeated_blocks == 9
+    assert found.quiet.contended_blocks == len(found.blocks)
+    assert CONTENDED in found.flags
+
+
+def test_cpu_time_of_a_request_is_told_beside_its_latency() -> None:
+    """By these clocks a block takes 2 ms of CPU time, whatever it took of anybody's patience."""
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=Clocks(lambda _: True))
+
+    assert found.quiet.cpu_s_per_request is not None
+    requests = [block.latencies_s.size for block in found.blocks]
+    assert 0.002 / max(requests) <= found.quiet.cpu_s_per_request.value <= 0.002 / min(requests)
+
+
+def test_computed_time_is_never_contended() -> None:
+    found = driven_by(ComputingEngine(steady), clocks=Clocks(lambda _: True))
+
+    assert (found.quiet.contended_blocks, found.quiet.repeated_blocks) == (0, 0)
+    assert found.quiet.cpu_s_per_request is None

@@ -36,9 +36,9 @@ from search_spaces.arrivals import Arrivals, PoissonArrivals, cycle_s
 from search_spaces.deployment import OpenLoad
 from search_spaces.space import MeasuringPlan
 from trials.errors import LateError, SaturatedError
-from trials.measurement import Block, Queueing, Seconds
+from trials.measurement import Block, Queueing, Quiet, Seconds
 from trials.measuring import contention
-from trials.measuring.load import CONTENDED, TARGET_NOT_MET, Driven
+from trials.measuring.load import CONTENDED, CONTENDED_SHARE, TARGET_NOT_MET, Driven
 from trials.measuring.schedules import Stretch, due_times
 from trials.measuring.served import (
     NS_PER_S,
@@ -152,6 +152,7 @@ class _OpenMeasuring:
         self._cold_s = 0.0
         self._pattern_s = 0.0
         self._stretches = 0
+        self._contended = 0  # blocks of stretches in which others were in the way
         self._is_suspect = False
         # at the first look a p99 may already be believed, and every look costs a lead-in
         self._look = max(plan.min_blocks, P99_BLOCKS)
@@ -163,14 +164,12 @@ class _OpenMeasuring:
         ready_s = loop.now_s()
         self._cap_s = ready_s + plan.max_s
         loop.warm(ready_s - self._cold_s + _WARM_SHARE * plan.max_s)
-        before = contention.read(loop.threads)
         is_met = self._measure(progress)
-        is_contended = contention.was_contended(before, contention.read(loop.threads))
         queueing = queueing_of(self._kept, self._blocks)
         speed = summarize(self._blocks, target_met=is_met)
         flags = {
             TARGET_NOT_MET: not is_met,
-            CONTENDED: bool(loop.threads) and is_contended,
+            CONTENDED: self._contended > CONTENDED_SHARE * len(self._blocks),
             LATE: _is_late(queueing, speed.latency_p50_s.value, speed.latency_p99_s.value),
         }
         return Driven(
@@ -179,6 +178,11 @@ class _OpenMeasuring:
             warmup_s=max(0.0, self._blocks[0].start_s - ready_s),
             speed=speed,
             flags=tuple(flag for flag, is_raised in flags.items() if is_raised),
+            # a stretch is as long as the time allows, and is not repeated; the generator's own
+            # waiting is CPU time too, so that of a request is not told
+            quiet=Quiet(
+                contended_blocks=self._contended, repeated_blocks=0, cpu_s_per_request=None
+            ),
             queueing=queueing,
         )
 
@@ -189,10 +193,14 @@ class _OpenMeasuring:
             count = self._affordable()
             if count < 1:
                 return targets_met(self._blocks, plan)
+            before = contention.read()
             piece = self._stretch(count)
+            is_contended = contention.was_contended(before, contention.read())
             if self._is_saturated(piece):
                 continue
-            self._blocks += blocks_of(piece.served, piece.edges_ns)
+            blocks = list(blocks_of(piece.served, piece.edges_ns))
+            self._blocks += blocks
+            self._contended += len(blocks) if is_contended and self._loop.threads else 0
             self._kept.append(piece.served)
             progress(len(self._blocks))
             if len(self._blocks) >= self._look:
