@@ -5,6 +5,7 @@ a gate that failed.
 Heavy libraries are imported inside the commands that need them, so that ``--help`` is instant.
 """
 
+import inspect
 import os
 import sys
 from typing import Annotated
@@ -60,6 +61,19 @@ app.command()(authoring.check)
 app.command()(authoring.schema)
 app.command()(health.doctor)
 app.add_typer(storekeeping.app, name="store")
+
+
+def _in_paragraphs(text: str) -> str:
+    """Join the lines of each paragraph, so that a terminal breaks them where it ends."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        one if one.startswith(" ") else " ".join(one.splitlines()) for one in paragraphs
+    )
+
+
+for _command in (*app.registered_commands, *storekeeping.app.registered_commands):
+    assert _command.callback is not None
+    _command.help = _in_paragraphs(_command.callback.__doc__ or "")
 
 
 def _version(*, wanted: bool) -> None:

@@ -69,7 +69,7 @@ def front(
     from optimizer.front.of_study import front_of_study
     from optimizer.front.plot import png_of_front
     from optimizer.front.tables import table_of_front
-    from optimizer.front.words import summary_of_front
+    from optimizer.front.words import summary_of_front, why_empty
     from optimizer.wiring import place_at, study_at
     from optimizer.workspace import write_atomically
 
@@ -99,6 +99,7 @@ def front(
         for line in summary_of_front(the_front):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not the_front.candidates:
+        typer.echo(why_empty(the_front, trials=len(records)), err=True)
         raise typer.Exit(NOTHING_FEASIBLE)
 
 

@@ -95,6 +95,24 @@ def summary_of_front(front: Front) -> Iterator[str]:
         yield f"{count} × {reason}"
 
 
+def why_empty(front: Front, *, trials: int) -> str:
+    """Say why nothing is on a front, and what to do.
+
+    Args:
+        front: An empty one.
+        trials: How many have ended, those that were not asked about too.
+    """
+    if not trials:
+        return "no trial has ended yet: search on, or name another study with --study"
+    if not (front.missed or front.infeasible or front.failed):
+        return "no trial meets the conditions on axes: loosen a --where, or search on"
+    if front.missed:
+        return (
+            "all that was measured misses a bound: loosen a --where or a constraint, or search on"
+        )
+    return "nothing could be measured, for the reasons above"
+
+
 def _legend(front: Front) -> Iterator[str]:
     yield "b is the batch size, c the concurrency; 95 % intervals in brackets; * is the knee"
     if any(one.probability is not None for one in front.candidates):

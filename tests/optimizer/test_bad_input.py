@@ -208,6 +208,15 @@ def test_space_that_is_not_there_is_refused_with_what_ships(tmp_path: Path) -> N
     assert ran.written == ()
 
 
+def test_space_that_is_misspelt_is_refused_with_the_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text(SPACE, encoding="utf-8")
+
+    for wrong in ("digts.yaml", "digits", "digits.yml"):
+        ran = trifront("check", wrong, folder=tmp_path)
+
+        mentions(refusal(ran), f"{wrong}: there is no such", "did you mean 'digits.yaml'?")
+
+
 # --- models
 
 

@@ -16,7 +16,7 @@ from search_fakes import failed, infeasible, measured, record_of
 from optimizer.front.data import csv_of_records, data_of_front, data_of_trial
 from optimizer.front.front import Front, front_of
 from optimizer.front.tables import table_of_front, tables_of_trial
-from optimizer.front.words import number, short, summary_of_front, text_of
+from optimizer.front.words import number, short, summary_of_front, text_of, why_empty
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
@@ -157,6 +157,16 @@ def test_summary_counts_everything_and_names_reasons_once(space: SearchSpace) ->
         "2 × infeasible (memory): needs 25 GB of 24 GB",
         "1 × failed (crash): killed by SIGSEGV",
     ]
+
+
+def test_empty_front_says_why_and_what_to_do(space: SearchSpace) -> None:
+    deployment = next(space.deployments())
+    empty = front_of([], space.objectives, ())
+    infeasible_alone = front_of([record_of(0, infeasible(deployment))], space.objectives, ())
+
+    assert "search on, or name another study" in why_empty(empty, trials=0)
+    assert "loosen a --where" in why_empty(empty, trials=3)
+    assert "nothing could be measured" in why_empty(infeasible_alone, trials=1)
 
 
 def test_summary_of_nothing_says_so(space: SearchSpace) -> None:
