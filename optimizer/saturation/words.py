@@ -14,7 +14,8 @@ _MS_PER_S = 1e3
 def lines_of(found: Saturation) -> Iterator[str]:
     """Say what was found: the knee, the law, and the rate that keeps the promise."""
     yield from _limit(found)
-    if any(CONTENDED in point.flags for point in (*found.closed, *found.open)):
+    flags = [*(one.flags for one in found.closed), *(one.flags for one in found.open)]
+    if any(CONTENDED in each for each in flags):
         yield "other work took the processor meanwhile: a quiet machine may keep more"
     law = found.scalability
     if law is None:
