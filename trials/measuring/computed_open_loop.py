@@ -3,10 +3,13 @@
 import heapq
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trials.backend import ComputesServices
 from trials.measuring.batcher import Batcher
 from trials.measuring.served import NS_PER_S, Served, Timetable
+
+_CHUNK = 1024  # batches whose times are drawn at once, for every size
 
 
 class ComputedOpenLoop:
@@ -37,18 +40,17 @@ class ComputedOpenLoop:
         """Serve a timetable on virtual time."""
         begin_ns = self._now_ns
         due_ns = begin_ns + np.round(timetable.due_s * NS_PER_S).astype(np.int64)
-        drawn_s = self._engine.computed_services(
-            start_s=self.now_s(), batches=max(1, timetable.counted)
-        )
-        took_ns = np.round(drawn_s * NS_PER_S).astype(np.int64)
         stop_ns = begin_ns + round(timetable.patience_s * NS_PER_S)
         due: list[int] = due_ns.tolist()
         free_ns = [begin_ns] * self._lanes
         rows: list[tuple[int, int, int]] = []
+        took_ns = np.empty((0, 0), dtype=np.int64)
         first = 0
         while first < timetable.counted and free_ns[0] < stop_ns:
             moment_ns, size = self._batcher.next_batch(due, first, free_ns[0])
-            end_ns = moment_ns + int(took_ns[len(rows), size - 1])
+            if len(rows) % _CHUNK == 0:
+                took_ns = self._drawn_ns(moment_ns)
+            end_ns = moment_ns + int(took_ns[len(rows) % _CHUNK, size - 1])
             heapq.heapreplace(free_ns, end_ns)
             rows.append((size, moment_ns, end_ns))
             first += size
@@ -63,3 +65,8 @@ class ComputedOpenLoop:
             starts_ns=table[:, 1],
             ends_ns=table[:, 2],
         )
+
+    def _drawn_ns(self, moment_ns: int) -> NDArray[np.int64]:
+        """Draw how long the next batches take, shape ``(_CHUNK, largest)``, nanoseconds."""
+        drawn_s = self._engine.computed_services(start_s=moment_ns / NS_PER_S, batches=_CHUNK)
+        return np.round(drawn_s * NS_PER_S).astype(np.int64)

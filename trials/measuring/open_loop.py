@@ -46,6 +46,7 @@ from trials.measuring.served import NS_PER_S, Served, Timetable
 _SPIN_NS = 100_000  # a sleep of this machine kind ends up to 80 us late (p50), 135 us (p99)
 _NAP_NS = 50_000_000  # longer sleeps are cut, so that a cancelled loop ends soon
 _LEAD_NS = 2_000_000  # for every lane to wake up before the first request is due
+_LISTING_NS = 100  # a request on the timetable, before the lanes can begin
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 _COLUMNS = 6  # of a lane's records: first, size, filled, moment, start, end
 
@@ -141,10 +142,10 @@ class _Service:
     ) -> None:
         self._ladder = ladder
         self._batcher = batcher
-        self._begin_ns = perf_counter_ns() + _LEAD_NS
-        due_ns = self._begin_ns + np.round(timetable.due_s * NS_PER_S).astype(np.int64)
-        self._due_ns = due_ns
-        self._due: list[int] = due_ns.tolist()  # plain integers are the fastest to look at
+        after_ns = np.round(timetable.due_s * NS_PER_S).astype(np.int64)
+        self._begin_ns = perf_counter_ns() + _LEAD_NS + _LISTING_NS * after_ns.size
+        self._due_ns = self._begin_ns + after_ns
+        self._due: list[int] = self._due_ns.tolist()  # plain integers are the fastest to look at
         self._counted = timetable.counted
         self._stop_ns = self._begin_ns + round(timetable.patience_s * NS_PER_S)
         self._records = tuple(array("q") for _ in range(lanes))
