@@ -13,6 +13,7 @@ import typer
 
 from optimizer.cli import (
     authoring,
+    building,
     exporting,
     harvest,
     health,
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(searching.search)
+app.command()(building.build)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(reporting.report)
