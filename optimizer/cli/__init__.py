@@ -14,6 +14,7 @@ import typer
 
 from optimizer.cli import (
     authoring,
+    building,
     certifying,
     comparing,
     effects,
@@ -40,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(searching.search)
+app.command()(building.build)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(effects.effect)

@@ -26,7 +26,7 @@ from search_spaces.catalog import SHIPPED, space_path
 
 TRIALS = "15"
 COMMANDS = (
-    *("search", "front", "show", "dashboard", "studies", "sync"),
+    *("search", "build", "front", "show", "dashboard", "studies", "sync"),
     *("export", "verify", "register", "reproduce", "recompute"),
     *("compare", "effect", "certify", "saturate"),
     *("doctor", "report", "ui"),

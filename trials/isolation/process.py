@@ -98,7 +98,8 @@ def _opened(connection: Connection, opener: str, request: Open) -> Session | Non
     def work() -> object:
         sys.path[:] = request.import_path
         opens = _function(opener)
-        opened.append(opens(request.space, request.store_root, request.store_limit_bytes))
+        limit_bytes = request.store_limit_bytes
+        opened.append(opens(request.space, request.store_root, limit_bytes, request.target))
         return None
 
     _reply(connection, work)

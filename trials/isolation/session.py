@@ -45,6 +45,10 @@ class BenchSession:
         return self._bench.facts
 
 
-def open_session(space: SearchSpace, store_root: Path, limit_bytes: int) -> BenchSession:
+def open_session(
+    space: SearchSpace, store_root: Path, limit_bytes: int, target: str | None
+) -> BenchSession:
     """Open the bench for a worker process."""
-    return BenchSession(open_bench(space, Store(store_root, limit_bytes=limit_bytes)))
+    return BenchSession(
+        open_bench(space, Store(store_root, limit_bytes=limit_bytes), target=target)
+    )

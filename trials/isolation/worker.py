@@ -52,11 +52,22 @@ class Worker:
         store_root: Path,
         store_limit_bytes: int,
         opener: str = "trials.isolation.session:open_session",
+        target: str | None = None,
     ) -> None:
+        """Wait for the first request.
+
+        Args:
+            space: What is opened.
+            store_root: Folder of the store.
+            store_limit_bytes: What it may grow to.
+            opener: ``module:function`` that opens the session.
+            target: The device that engines are built for, where it is not this machine's.
+        """
         self._space = space
         self._store_root = store_root
         self._store_limit_bytes = store_limit_bytes
         self._opener = opener
+        self._target = target
         self._child: Child | None = None
         self._abandoned = False  # plain, because a signal handler must not wait for a lock
         self._facts: BenchFacts | None = None
@@ -202,6 +213,7 @@ class Worker:
             space=self._space,
             store_root=self._store_root,
             store_limit_bytes=self._store_limit_bytes,
+            target=self._target,
         )
 
 
