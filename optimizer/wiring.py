@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 
 from optimizer.errors import StudyError
-from optimizer.study.storage import check_reachable, existing_storage, storage_errors
+from optimizer.study.storage import check_reachable, existing_storage, public_url, storage_errors
 from optimizer.study.study import SearchStudy, find_study
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace
 from search_spaces.space import SearchSpace
@@ -69,12 +69,16 @@ def study_at(place: Place, name: str | None) -> SearchStudy:
         StudyError: There is none.
         StorageError: The storage is out of reach.
     """
+    _refuse_empty(place)
+    return find_study(existing_storage(place.url), place.url, name)
+
+
+def _refuse_empty(place: Place) -> None:
     if not place.storage_url and not (place.workspace.root / "studies.db").exists():
         raise StudyError(
             f"there is no study in {place.workspace.root}",
             hint="`trifront search fake` makes one in seconds; --workspace names another place",
         )
-    return find_study(existing_storage(place.url), place.url, name)
 
 
 def names_of_studies(place: Place) -> list[str]:
@@ -84,6 +88,13 @@ def names_of_studies(place: Place) -> list[str]:
         StudyError: There is none.
         StorageError: The storage is out of reach.
     """
-    study_at(place, None)
+    _refuse_empty(place)
+    storage = existing_storage(place.url)
     with storage_errors(place.url):
-        return sorted(optuna.get_all_study_names(existing_storage(place.url)))
+        names = sorted(optuna.get_all_study_names(storage))
+    if not names:
+        raise StudyError(
+            f"there is no study in {public_url(place.url)} yet",
+            hint="`trifront search fake` makes one in seconds",
+        )
+    return names

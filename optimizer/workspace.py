@@ -12,24 +12,29 @@
 """
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.errors import WorkspaceError
-from trials.measurement import Block
+from trials.measurement import Block, Stamps
+from trials.store.locks import locked
 
 BLOCKS_FORMAT = 1
 STORE_LIMIT_BYTES = 10 * 1024**3  # beyond it the least recently used entries go
 
 _METADATA = b"trifront"
+_STAMPS = ("due_s", "start_s", "end_s", "batch")  # columns and fields alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +63,14 @@ class Workspace:
         """MLflow's database where no other URI is given."""
         return self.root / "mlflow.db"
 
+    @property
+    def blocks_folder(self) -> Path:
+        """Where the raw blocks of all trials lie."""
+        return self.root / "blocks"
+
     def blocks(self, uid: str) -> Path:
         """Where the raw blocks of a trial lie."""
-        return self.root / "blocks" / f"{uid}.parquet"
+        return self.blocks_folder / f"{uid}.parquet"
 
     def create(self) -> None:
         """Make the folder and see that it can be written.
@@ -85,8 +95,12 @@ class Workspace:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, *, option: str = "--workspace") -> Iterator[None]:
     """Map the operating system's refusals to one line with the mend.
+
+    Args:
+        path: What is written.
+        option: Where a user names another place for it.
 
     Raises:
         WorkspaceError: The disk is full, the folder read-only, or the like.
@@ -98,46 +112,84 @@ def writing(path: Path) -> Iterator[None]:
             errno.ENOSPC: "free some space; `trifront store prune` drops stored engines",
             errno.EDQUOT: "free some of your quota; `trifront store prune` drops stored engines",
             errno.EFBIG: "free some of your quota; `trifront store prune` drops stored engines",
-            errno.EROFS: "choose a folder that you may write with --workspace",
-            errno.EACCES: "choose a folder that you may write with --workspace",
-            errno.EEXIST: "a file is in the way; choose another --workspace",
-            errno.ENOTDIR: "a file is in the way; choose another --workspace",
+            errno.EROFS: f"choose a folder that you may write with {option}",
+            errno.EACCES: f"choose a folder that you may write with {option}",
+            errno.EEXIST: f"a file is in the way; choose another {option}",
+            errno.ENOTDIR: f"a file is in the way; choose another {option}",
+            errno.EISDIR: f"a folder is in the way; choose another {option}",
+            errno.ENOLCK: f"its file system has no locks; choose a local disk with {option}",
+            errno.EOPNOTSUPP: f"its file system has no locks; choose a local disk with {option}",
         }.get(error.errno or 0, "")
         raise WorkspaceError(f"cannot write {path}: {error.strerror}", hint=hint) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, option: str = "--workspace") -> None:
     """Write a file so that it is there whole or not at all, whatever dies when.
+
+    Whoever writes it holds a lock of it, which the kernel ends with the process; so an unfinished
+    one beside it was left by the dead, and is replaced.
+
+    Args:
+        path: Where to; an existing file is replaced.
+        content: All of it.
+        option: Where a user names another place for it.
 
     Raises:
         WorkspaceError: It cannot be written; nothing is left behind.
     """
-    with writing(path):
+    with writing(path, option=option):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), 0o666 & ~_umask())  # mkstemp made it for us alone
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        draft, lock = _draft_of(path), _lock_of(path)
+        with locked(lock):
+            draft.unlink(missing_ok=True)
+            try:
+                with draft.open("xb") as file:  # never through a link to something else
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+            _sync(path.parent)
 
 
-def _umask() -> int:
-    current = os.umask(0)  # the only way to read it is to set it
-    os.umask(current)
-    return current
+def sweep_drafts(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder of ours.
+
+    Raises:
+        WorkspaceError: It cannot be removed.
+    """
+    left = (*folder.glob(".*.draft"), *folder.glob(".*.lock"))
+    with writing(folder):
+        for path in sorted({one.with_name(one.stem.removeprefix(".")) for one in left}):
+            with locked(_lock_of(path)):  # not while somebody living writes it
+                _draft_of(path).unlink(missing_ok=True)
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     """Write raw blocks as Parquet: a row per request, the blocks' own facts as metadata.
 
-    Columns: ``block`` (index) and ``latency_s``. The schema's metadata key ``trifront`` is a JSON
-    document with ``format`` and, per block, ``start_s``, ``window_s`` and ``batch_size``.
+    Columns: ``block`` (index) and ``latency_s``, and of open-loop load ``due_s``, ``start_s``,
+    ``end_s`` and ``batch``. The schema's metadata key ``trifront`` is a JSON document with
+    ``format``, per block ``start_s``, ``window_s`` and ``batch_size``, and ``sha256`` over all of
+    it, because Parquet itself notices few changed bytes.
 
     Raises:
         WorkspaceError: The file cannot be written.
@@ -150,26 +202,38 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
         for one in blocks
     ]
     sizes = [len(one.latencies_s) for one in blocks]
-    table = pa.table(
-        {
-            "block": np.repeat(np.arange(len(blocks), dtype=np.int32), sizes),
-            "latency_s": np.concatenate([one.latencies_s for one in blocks]),
-        }
-    ).replace_schema_metadata({_METADATA: json.dumps({"format": BLOCKS_FORMAT, "blocks": facts})})
+    columns = {
+        "block": np.repeat(np.arange(len(blocks), dtype=np.int32), sizes),
+        "latency_s": np.concatenate([one.latencies_s for one in blocks]),
+        **_stamp_columns(blocks),
+    }
+    document = {
+        "format": BLOCKS_FORMAT,
+        "blocks": facts,
+        "sha256": _digest(facts, columns.values()),
+    }
+    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(document)})
     buffer = BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
 
 
+def _stamp_columns(blocks: tuple[Block, ...]) -> dict[str, NDArray[np.generic]]:
+    """Return the columns that only open-loop load has, by name."""
+    stamps = [one.stamps for one in blocks if one.stamps is not None]
+    if len(stamps) < len(blocks):
+        return {}
+    return {name: np.concatenate([getattr(one, name) for one in stamps]) for name in _STAMPS}
+
+
 def discard_blocks(path: Path) -> None:
-    """Remove the raw blocks of a trial that was lost, half-written ones included.
+    """Remove the raw blocks of a trial that was lost.
 
     Raises:
         WorkspaceError: They cannot be removed.
     """
     with writing(path):
-        for left in (path, *path.parent.glob(f".{path.name}.*")):
-            left.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def load_blocks(path: Path) -> tuple[Block, ...]:
@@ -177,28 +241,51 @@ def load_blocks(path: Path) -> tuple[Block, ...]:
 
     Raises:
         FileNotFoundError: There are none for this trial.
-        WorkspaceError: The file is of another format, or damaged.
+        WorkspaceError: The file is damaged, or of another version.
     """
-    import pyarrow as pa
+    try:
+        return _blocks_in(path)
+    except FileNotFoundError:
+        raise
+    # what PyArrow raises descends from these, and so does what JSON and a dataclass make of it
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise WorkspaceError(
+            f"{path} holds no raw blocks, or is damaged: {str(error).splitlines()[0]}",
+            hint="put back a copy of it; without the file, its trial is judged by its intervals",
+        ) from error
+
+
+def _blocks_in(path: Path) -> tuple[Block, ...]:
     from pyarrow import parquet
 
-    try:
-        table = parquet.read_table(path)
-        document = json.loads((table.schema.metadata or {})[_METADATA])
-        found = document["format"]
-    except (pa.ArrowInvalid, KeyError, ValueError, TypeError) as error:
-        raise WorkspaceError(
-            f"{path} holds no raw blocks, or is damaged ({' '.join(str(error).split())[:100]})",
-            hint="copy it back from where it was whole, or move it away and do without it",
-        ) from error
+    table = parquet.read_table(path)
+    document = json.loads((table.schema.metadata or {})[_METADATA])
+    found = document["format"]
     if found != BLOCKS_FORMAT:
         raise WorkspaceError(
             f"{path} is of format {found}, this trifront reads {BLOCKS_FORMAT}",
             hint="read it with the trifront that wrote it",
         )
-    sizes = np.bincount(table["block"].to_numpy(), minlength=len(document["blocks"]))
-    pieces = np.split(table["latency_s"].to_numpy(), np.cumsum(sizes)[:-1])
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    if (columns["block"].dtype, columns["latency_s"].dtype) != (np.int32, np.float64):
+        raise ValueError("its columns are of other types")
+    # files from before the digest have none
+    if document.get("sha256") not in (None, _digest(document["blocks"], columns.values())):
+        raise ValueError("its content is not what was written")
+    cuts = np.cumsum(np.bincount(columns["block"], minlength=len(document["blocks"])))[:-1]
+    pieces = np.split(columns["latency_s"], cuts)
+    is_open = _STAMPS[0] in columns
+    split = [np.split(columns[name], cuts) for name in _STAMPS] if is_open else []
+    stamps = [Stamps(**dict(zip(_STAMPS, each, strict=True))) for each in zip(*split, strict=True)]
     return tuple(
-        Block(**facts, latencies_s=piece)
-        for facts, piece in zip(document["blocks"], pieces, strict=True)
+        Block(**facts, latencies_s=piece, stamps=stamps[at] if is_open else None)
+        for at, (facts, piece) in enumerate(zip(document["blocks"], pieces, strict=True))
     )
+
+
+def _digest(facts: list[dict[str, float]], columns: Iterable[NDArray[Any]]) -> str:
+    """Digest blocks: their facts as JSON with sorted keys, then all columns, little-endian."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for column in columns:
+        digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

@@ -4,7 +4,7 @@ An axis value that a backend ignores is refused with a reason and never searched
 be duplicates that look like discoveries.
 """
 
-from search_spaces.deployment import REQUIRED_AXES, Deployment, Precision, Scalar
+from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Precision, Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
@@ -21,7 +21,7 @@ def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
         problem = None
         if axis.name == "precision":
             problem = _precision_problem(axis, space.backend, capabilities)
-        elif axis.name not in REQUIRED_AXES:
+        elif axis.name not in (*REQUIRED_AXES, *LOAD_AXES):
             problem = _option_problem(axis, space.backend, capabilities)
         if problem is not None:
             raise SpaceError(problem, source=space.source, key=f"axes.{axis.name}")

@@ -20,7 +20,7 @@ from trials.data.dataset import split_from_path
 from trials.errors import DataError
 from trials.machine.environment import environment
 from trials.measurement import Block, Quality
-from trials.measuring.load import drive
+from trials.measuring.driving import drive_deployment
 from trials.references import answers
 from trials.scoring.scoring import score_engine
 
@@ -192,12 +192,8 @@ def drive_engine(driving: Driving) -> Measured:
     """
     deployment = driving.engine.deployment
     with _loaded(driving.engine) as engine:
-        driven = drive(
-            engine,
-            _batches(driving),
-            concurrency=deployment.concurrency,
-            batch_size=deployment.batch_size,
-            plan=driving.plan,
+        driven = drive_deployment(
+            engine, _batches(driving), deployment=deployment, plan=driving.plan
         )
     return Measured(blocks=driven.blocks, flags=driven.flags)
 

@@ -18,7 +18,9 @@ from optimizer.cli import (
     harvest,
     health,
     looking,
+    recomputing,
     reporting,
+    saturating,
     searching,
     storekeeping,
     tracking,
@@ -38,12 +40,14 @@ app.command()(searching.search)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(reporting.report)
+app.command()(saturating.saturate)
 app.command()(exporting.export)
 app.command()(exporting.verify)
 app.command()(exporting.register)
 app.command()(exporting.reproduce)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
+app.command()(recomputing.recompute)
 app.command()(harvest.studies)
 app.command()(tracking.sync)
 app.command()(authoring.init)

@@ -82,9 +82,11 @@ def front(
     the_front = front_of_study(found, place.workspace, question)
     ranked = _ranked(the_front, weights, prefer)
     if plot is not None:
-        write_atomically(plot, png_of_front(the_front, f"{found.name}: {len(records)} trials"))
+        png = png_of_front(the_front, f"{found.name}: {len(records)} trials")
+        write_atomically(plot, png, option="--plot")
     if csv is not None:
-        write_atomically(csv, csv_of_records(question.chosen(records)).encode())
+        text = csv_of_records(question.chosen(records))
+        write_atomically(csv, text.encode(), option="--csv")
     if json:
         ranks = None if ranked is None else [one.record.number for one in ranked]
         document = {"study": found.name, **data_of_front(the_front, found.verdicts())}
@@ -136,9 +138,12 @@ def show(
     from optimizer.front.data import data_of_trial
     from optimizer.front.picking import record_named
     from optimizer.front.tables import tables_of_trial
+    from optimizer.saturation.result import load_saturation
+    from optimizer.saturation.words import lines_of
     from optimizer.wiring import place_at, study_at
 
-    found = study_at(place_at(workspace, storage), study)
+    place = place_at(workspace, storage)
+    found = study_at(place, study)
     record = record_named(trial, found)
     verdict = found.verdicts().get(record.number)
     if json:
@@ -148,6 +153,11 @@ def show(
     for heading, table in tables_of_trial(record, verdict):
         console.print(heading)
         console.print(table)
+    saturation = load_saturation(place.workspace, record.uid)
+    if saturation is not None:
+        console.print(f"saturation, measured {saturation.made_at}", style="italic")
+        for line in lines_of(saturation):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def studies(

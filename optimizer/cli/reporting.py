@@ -51,5 +51,6 @@ def report(
         found.space, found.records(), objectives=names_of(objectives), where=where or []
     )
     path = Path(f"{found.name}.html") if to is None else to
-    write_atomically(path, html_of_study(found, place.workspace, question).encode())
+    page = html_of_study(found, place.workspace, question)
+    write_atomically(path, page.encode(), option="--to")
     typer.echo(path)

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from optimizer.errors import ExportError
+from optimizer.export.checksums import SUMS
+from optimizer.export.manifest import MANIFEST
 from trials.store.locks import locked
 
 _FULL = "free some space, or name a place on another disk with --to"
@@ -62,9 +64,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def refuse_used(folder: Path) -> None:
     """See that a folder can be exported to, before anything is prepared.
 
+    Args:
+        folder: A resolved path.
+
     Raises:
-        ExportError: It holds something, is a file, or is the one that we are in.
+        ExportError: It holds something, is a file or the working folder, or lies in an export.
     """
+    for above in folder.parents:
+        if (above / SUMS).is_file() and (above / MANIFEST).is_file():
+            raise ExportError(
+                f"{folder} lies in the export {above}, which would no longer be what it was",
+                hint="name a folder beside it with --to",
+            )
     if not os.path.lexists(folder):
         return
     if not folder.is_dir() or any(folder.iterdir()):

@@ -8,6 +8,7 @@ from typing import Protocol
 from optimizer.errors import ExportError
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
+from optimizer.workspace import load_blocks
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
 from trials.backend import EngineSpec
@@ -91,9 +92,12 @@ def gather(
 
     Raises:
         ExportError: The trial was not measured, or the engine is not the measured one.
+        WorkspaceError: Its raw blocks are damaged.
         TrialError: The engine cannot be built, loaded or run.
     """
     outcome = measured(record)
+    if blocks.is_file():
+        load_blocks(blocks)  # sealed as they are, damaged ones would pass for measured
     prepared = preparer.prepare(outcome.deployment)
     _refuse_another(prepared, outcome)
     return Export(

@@ -26,7 +26,8 @@ from optimizer.front.certainty import scored_names
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS, Scale
 from trials.measurement import Block, Estimate, Quality
-from trials.measuring.statistics import MIN_BLOCKS, autocorrelation_time
+from trials.measuring.spread import autocorrelation_time
+from trials.measuring.statistics import MIN_BLOCKS
 from trials.outcome import Completed
 from trials.scoring.sample_scores import unpacked
 
@@ -43,7 +44,6 @@ _LEVELS = {
     "latency_p999_ms": 0.999,
 }
 _SPEEDS = (*_LEVELS, "latency_mean_ms", "throughput_sps")
-_GRID = 2_000  # order statistics among which the quantile of a draw is looked for
 _CHUNK = 4_000_000  # random numbers drawn at once
 _MS_PER_S = 1e3
 _WIDTH = 2 * 1.959963984540054  # of a 95 % interval, in standard deviations
@@ -157,18 +157,21 @@ def _quantiles(
 ) -> NDArray[np.float64]:
     """Return a quantile of each draw, in seconds; shape ``(draws,)``.
 
-    It is looked for among order statistics of all samples, those around the level.
+    All draws are bisected at a time for the least sample that enough drawn ones do not exceed. A
+    draw without a slow block may have its quantile far below those of all samples together.
     """
-    first = max(0.0, 2 * level - 1) * (pooled_s.size - 1)
-    places = np.unique(np.linspace(first, pooled_s.size - 1, _GRID).round().astype(np.intp))
-    grid_s = pooled_s[places]
-    below = np.array(
-        [np.searchsorted(np.sort(block.latencies_s), grid_s, side="right") for block in blocks]
-    )
-    requests = np.array([block.latencies_s.size for block in blocks])
+    ordered = [np.sort(block.latencies_s) for block in blocks]
+    requests = np.array([one.size for one in ordered])
     wanted = np.ceil(level * (weights @ requests) - 1e-9)
-    reached = (weights @ below) >= wanted[:, None]
-    found: NDArray[np.float64] = grid_s[reached.argmax(axis=1)]
+    low = np.zeros(wanted.size, dtype=np.intp)
+    high = np.full(wanted.size, pooled_s.size - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        below = [np.searchsorted(one, pooled_s[middle], side="right") for one in ordered]
+        reached = np.einsum("db,bd->d", weights, np.array(below)) >= wanted
+        high = np.where(reached, middle, high)
+        low = np.where(reached, low, middle + 1)
+    found: NDArray[np.float64] = pooled_s[low]
     return found
 
 

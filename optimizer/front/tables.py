@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from optimizer.front.front import Candidate, Front
 from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
-from trials.measurement import Estimate, Quality
+from trials.measurement import Estimate, Quality, Queueing
 from trials.outcome import Completed
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def topics_of_trial(
     yield f"measured, with 95 % intervals{flags}", _written(outcome.metrics().items())
     if outcome.quality is not None:
         yield from _by_cohort(outcome.quality)
+    if outcome.queueing is not None:
+        yield "under its open load", list(_queueing(outcome.queueing))
     if verdict is not None:
         yield f"on the report split, {verdict.samples:,} samples", _written(verdict.scores)
         yield from _by_cohort(verdict)
@@ -136,6 +138,18 @@ def tables_of_trial(
 
 def _written(estimates: Iterable[tuple[str, Estimate]]) -> list[tuple[str, str]]:
     return [(label(name), text_of(estimate)) for name, estimate in estimates]
+
+
+def _queueing(found: Queueing) -> Iterator[tuple[str, str]]:
+    for name, mean_s, p99_s in (
+        ("waiting", found.wait_mean_s, found.wait_p99_s),
+        ("service", found.service_mean_s, found.service_p99_s),
+    ):
+        yield f"{name} [ms]", f"mean {number(mean_s * 1e3)}, p99 {number(p99_s * 1e3)}"
+    filling = f", {found.padded_share:.0%} of it filling" if found.padded_share else ""
+    yield "batch", f"mean {number(found.batch_mean)}{filling}"
+    late = f"median {number(found.late_p50_s * 1e6)}, p99 {number(found.late_p99_s * 1e6)}"
+    yield "lateness of the load generator [us]", late
 
 
 def _in_seconds(cost: str) -> str:

@@ -271,4 +271,5 @@ def _gp(seed: int) -> BaseSampler:
     check_available(SamplerName.GP)
     from optuna.samplers import GPSampler
 
-    return GPSampler(seed=seed)
+    # an axis of one value has nothing to be modelled, and would be warned of at every trial
+    return GPSampler(seed=seed, warn_independent_sampling=False)

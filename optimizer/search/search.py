@@ -17,7 +17,7 @@ from optimizer.front.resampling import with_probabilities
 from optimizer.search.budget import Budget
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import Asked, SearchStudy
-from optimizer.workspace import Workspace, discard_blocks, save_blocks
+from optimizer.workspace import Workspace, discard_blocks, save_blocks, sweep_drafts
 from search_spaces.deployment import Deployment
 from trials.errors import TrialError
 from trials.machine.environment import environment
@@ -155,6 +155,7 @@ class Search:
 
     def _mend(self) -> None:
         """End what killed processes left, and sweep their unfinished files away."""
+        sweep_drafts(self._workspace.blocks_folder)
         mended = self._study.mend()
         records = {record.number: record for record in self._study.records()}
         for number in mended:

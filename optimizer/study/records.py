@@ -4,10 +4,13 @@ The study's database holds the outcome as one JSON attribute; the raw blocks lie
 workspace as Parquet, because a database is no place for a million latencies.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from optimizer.errors import StudyError
 from search_spaces.space import SearchSpace
 from trials.measurement import Quality
 from trials.outcome import Completed, Outcome
@@ -37,6 +40,26 @@ class TrialRecord:
     outcome: Outcome
     started_s: float
     finished_s: float
+
+
+@contextmanager
+def legible(what: str) -> Iterator[None]:
+    """Map what cannot be read of a study to one line.
+
+    Raises:
+        StudyError: It is not as this version writes it.
+    """
+    try:
+        yield
+    except (ValidationError, KeyError) as error:
+        cause = f"{error} is missing"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            cause = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise StudyError(
+            f"{what} cannot be read: {cause}",
+            hint="read it with the trifront that wrote it, or put back a copy of the database",
+        ) from error
 
 
 def json_from_outcome(outcome: Outcome) -> str:

@@ -34,6 +34,10 @@ _HINTS = (
     ("no such table", "it holds no study yet; a search with this --storage makes its tables"),
     ('relation "', "it holds no study yet; a search with this --storage makes its tables"),
     ("not a database", "the file is something else; name another one"),
+    (
+        "malformed",
+        "put back a copy of the file, or save what is left with `sqlite3 studies.db .recover`",
+    ),
 )
 
 
@@ -50,7 +54,7 @@ def open_storage(url: str, workspace: Workspace) -> optuna.storages.BaseStorage:
         patience_s = _patience_s(url)
         lock = FileLock(workspace.root / ".storage.lock", timeout=patience_s)
         with lock, turn_to_open(url):
-            return optuna.storages.RDBStorage(url, engine_kwargs=_engine_options(url))
+            return _opened(url)
 
 
 def existing_storage(url: str) -> optuna.storages.RDBStorage:
@@ -69,8 +73,19 @@ def existing_storage(url: str) -> optuna.storages.RDBStorage:
                 f"there is no study storage {file}",
                 hint="begin a search first, or choose its folder with --workspace",
             )
-        options = _engine_options(url)
-        return optuna.storages.RDBStorage(url, engine_kwargs=options, skip_table_creation=True)
+        return _opened(url, skip_table_creation=True)
+
+
+def _opened(url: str, *, skip_table_creation: bool = False) -> optuna.storages.RDBStorage:
+    try:
+        return optuna.storages.RDBStorage(
+            url, engine_kwargs=_engine_options(url), skip_table_creation=skip_table_creation
+        )
+    except RuntimeError as error:  # what Optuna says of tables that it does not know
+        raise StorageError(
+            f"study storage {public_url(url)} is of another version of Optuna: {error}",
+            hint="read it where that version is installed, or choose another --storage",
+        ) from error
 
 
 def check_reachable(url: str) -> None:

@@ -37,6 +37,7 @@ from optimizer.study.records import (
     json_from_outcome,
     json_from_quality,
     json_from_space,
+    legible,
     outcome_from_json,
     quality_from_json,
     space_from_json,
@@ -101,17 +102,18 @@ class SearchStudy:
                 hint="use the trifront that made it, or choose another name with --study",
             )
         self.study = study
-        self.space: SearchSpace = space_from_json(attributes[_SPACE])
+        with legible(f"study '{study.study_name}'"):
+            self.space: SearchSpace = space_from_json(attributes[_SPACE])
+            self.identity: str = attributes[_IDENTITY]
+            self.space_file: str = attributes[_SPACE_FILE]
+            self.digests: dict[str, str] = attributes[_DIGESTS]
+            self.environment: dict[str, str] = attributes[_ENVIRONMENT]
         self.encoding = Encoding(self.space)
-        self.identity: str = attributes[_IDENTITY]
         if not _IDENTITY_FORM.fullmatch(self.identity):  # it names files, and others may write it
             raise StudyError(
                 f"study '{study.study_name}' has an identity that is not ours, {self.identity!r}",
                 hint="choose another name with --study",
             )
-        self.space_file: str = attributes[_SPACE_FILE]
-        self.digests: dict[str, str] = attributes[_DIGESTS]
-        self.environment: dict[str, str] = attributes[_ENVIRONMENT]
         self._url = url
         self._turn = turn
         self._known: dict[int, TrialRecord] = {}
@@ -255,11 +257,13 @@ class SearchStudy:
         """Return the qualities on the report split by trial number."""
         with storage_errors(self._url):
             attributes = self.study.user_attrs
-        return {
-            int(name.removeprefix(_VERDICT)): quality_from_json(text)
-            for name, text in attributes.items()
-            if name.startswith(_VERDICT)
-        }
+        verdicts = {}
+        for name, text in attributes.items():
+            if name.startswith(_VERDICT):
+                number = int(name.removeprefix(_VERDICT))
+                with legible(f"the verdict on trial {number} of study '{self.name}'"):
+                    verdicts[number] = quality_from_json(text)
+        return verdicts
 
     def _end(
         self, trial: Trial, outcome: Outcome, *, already: Container[str] = frozenset()
@@ -285,7 +289,7 @@ class SearchStudy:
             self.study.tell(trial, state=TrialState.FAIL)  # it died before it had a deployment
             return
         if _OUTCOME in frozen.user_attrs:
-            outcome = outcome_from_json(frozen.user_attrs[_OUTCOME])
+            outcome = self._outcome(frozen)
             self._end(trial, outcome, already=frozen.constraints)
             return
         lost = Failed(
@@ -323,10 +327,14 @@ class SearchStudy:
         if tries < limit and TrialState.WAITING not in alike:
             self.study.enqueue_trial(params)
 
+    def _outcome(self, frozen: FrozenTrial) -> Outcome:
+        with legible(f"trial {frozen.number} of study '{self.name}'"):
+            return outcome_from_json(frozen.user_attrs[_OUTCOME])
+
     def _record(self, frozen: FrozenTrial) -> TrialRecord:
         assert frozen.datetime_start is not None
         assert frozen.datetime_complete is not None
-        outcome = outcome_from_json(frozen.user_attrs[_OUTCOME])
+        outcome = self._outcome(frozen)
         started_s = frozen.datetime_start.timestamp()
         finished_s = frozen.datetime_complete.timestamp()
         if _MENDED in frozen.user_attrs:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from optimizer.study.owner import is_alive, this_process
 from optimizer.tracking.messages import Experiment
-from optimizer.workspace import write_atomically, writing
+from optimizer.workspace import sweep_drafts, write_atomically, writing
 
 SESSION_FORMAT: Literal[1] = 1
 
@@ -93,6 +93,14 @@ class Sessions:
         for name, session in self._all():
             if is_alive(session.owner) is False:
                 yield name, session
+
+    def sweep(self) -> None:
+        """Remove what sessions left unfinished that were killed as they signed.
+
+        Raises:
+            WorkspaceError: The disk refuses.
+        """
+        sweep_drafts(self._folder)
 
     def _write(self, name: str, session: Session) -> None:
         write_atomically(self._folder / f"{name}.json", _SESSION.dump_json(session))

@@ -260,6 +260,7 @@ def tell_of_killed(sessions: Sessions, spool: Spool) -> None:
     Raises:
         WorkspaceError: The disk refuses.
     """
+    sessions.sweep()
     for name, session in list(sessions.killed()):
         if not sessions.others(name, session.uid):
             told = content_of_end(session.uid, now_s=time.time(), status="KILLED")

@@ -27,7 +27,8 @@ from search_spaces.catalog import SHIPPED, space_path
 TRIALS = "15"
 COMMANDS = (
     *("search", "front", "show", "dashboard", "studies", "sync"),
-    *("export", "verify", "register", "reproduce"),
+    *("export", "verify", "register", "reproduce", "recompute"),
+    "saturate",
     *("doctor", "report", "ui"),
     *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),
@@ -335,6 +336,39 @@ def test_export_writes_what_was_measured_and_lists_it(here: Command, tmp_path: P
     assert ran.code == 0
     assert ran.out.splitlines() == files
     assert {Path(file).name for file in files} >= {"manifest.json", "engine.json", "README.md"}
+
+
+def test_every_number_of_a_trial_is_computed_again(here: Command) -> None:
+    ran = here("recompute", "knee")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith("all 11 statistics are the same to the last digit\n")
+
+
+def test_changed_blocks_fail_the_recomputing(here: Command, place: Path) -> None:
+    uid = here("show", "knee", "--json").document["uid"]
+    path = place / "blocks" / f"{uid}.parquet"
+    blocks = load_blocks(path)
+    whole = path.read_bytes()
+    save_blocks(blocks[1:], path)
+
+    ran = here("recompute", "knee", "--json")
+
+    path.write_bytes(whole)
+    assert ran.code == 3
+    assert {"blocks", "requests", "throughput_sps"} <= set(ran.document["differing"])
+
+
+def test_damaged_blocks_are_an_error_of_one_line(here: Command, place: Path) -> None:
+    uid = here("show", "knee", "--json").document["uid"]
+    path = place / "blocks" / f"{uid}.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+
+    ran = here("recompute", "knee")
+
+    path.write_bytes(whole)
+    assert "holds no raw blocks, or is damaged" in one_line(ran)
 
 
 @pytest.mark.parametrize("again", ["verify", "reproduce"])

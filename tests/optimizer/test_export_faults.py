@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from real_exports import Case, measured_case
 
-from optimizer.errors import ExportError
+from optimizer.errors import ExportError, WorkspaceError
 from optimizer.export.bundle import BundleFormat
 from optimizer.export.export import write_export
 from optimizer.verification.bundle import open_bundle
@@ -170,3 +170,25 @@ def test_folder_that_may_not_be_written_is_refused_with_the_mend(
         write_export(case.gathered(), BundleFormat(), tmp_path / "file" / "d", by="Ada")
 
     assert "--to" in caught.value.hint
+
+
+def test_place_inside_an_export_is_refused_and_the_export_stays_whole(
+    case: Case, tmp_path: Path
+) -> None:
+    write_export(case.gathered(), BundleFormat(), tmp_path / "d", by="Ada")
+
+    with pytest.raises(ExportError, match="lies in the export") as caught:
+        write_export(case.gathered(), BundleFormat(), tmp_path / "d" / "more" / "e", by="Ada")
+
+    open_bundle(tmp_path / "d")
+    assert "beside" in caught.value.hint
+
+
+def test_damaged_raw_blocks_are_not_sealed_as_if_they_were_measured(case: Case) -> None:
+    sound = case.blocks.read_bytes()
+    case.blocks.write_bytes(sound[:-9])
+
+    with pytest.raises(WorkspaceError, match="damaged"):
+        case.gathered()
+
+    case.blocks.write_bytes(sound)

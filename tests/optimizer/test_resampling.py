@@ -1,5 +1,6 @@
 """Draws from what was measured, and the probability that a deployment is on the front."""
 
+import math
 from dataclasses import replace
 from itertools import islice
 
@@ -80,6 +81,23 @@ def test_quantiles_are_drawn_from_samples_that_were_measured(space: SearchSpace)
     pooled_ms = np.concatenate([block.latencies_s for block in measured]) * 1e3
     assert np.isin(drawn["latency_p99_ms"], pooled_ms).all()
     assert quantile(measured, 0.99).value * 1e3 in drawn["latency_p99_ms"]
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99, 0.999])
+def test_quantile_of_a_draw_is_that_of_its_samples_also_without_the_slow_block(
+    space: SearchSpace, level: float
+) -> None:
+    measured = (*blocks(3, count=9), *blocks(4, scale=10.0, count=1))
+    name = f"latency_p{f'{level:.3f}'.rstrip('0').removeprefix('0.').ljust(2, '0')}_ms"
+    one, drawer = record(0, space, measured), Drawer(lambda _: measured, draws=100)
+
+    drawn_ms = drawer.drawn(one, (name,))[name]
+
+    for weights, found_ms in zip(drawer._weights(one.uid, measured), drawn_ms, strict=True):
+        pairs = zip(measured, weights.astype(int), strict=True)
+        samples_s = np.concatenate([np.repeat(block.latencies_s, times) for block, times in pairs])
+        place = math.ceil(level * samples_s.size - 1e-9) - 1
+        assert found_ms == pytest.approx(np.sort(samples_s)[place] * 1e3)
 
 
 def test_engines_are_scored_on_the_same_drawn_samples(space: SearchSpace) -> None:

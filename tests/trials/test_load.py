@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search_spaces.space import MeasuringPlan
+from search_spaces.metrics import METRICS
+from search_spaces.space import Constraint, MeasuringPlan
 from trials.backend import ComputesBlocks, Request, Tensors, TensorSpec
 from trials.measurement import Block, Seconds
 from trials.measuring.load import Driven, drive
+from trials.measuring.stopping import Question
 
 BATCHES: list[Tensors] = [{"x": np.zeros(1)}] * 4
 PLAN = MeasuringPlan(warmup_s=0.01, block_s=0.02, block_requests=5, max_s=1.5)
@@ -68,6 +70,7 @@ def driven_by(
     *,
     plan: MeasuringPlan = PLAN,
     concurrency: int = 1,
+    question: Question | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Driven:
     return drive(
@@ -76,6 +79,7 @@ def driven_by(
         concurrency=concurrency,
         batch_size=8,
         plan=plan,
+        question=question,
         progress=progress,
     )
 
@@ -201,6 +205,43 @@ def test_noise_that_time_cannot_average_away_is_flagged() -> None:
 
     assert driven.flags == ("target_not_met",)
     assert sum(block.window_s for block in driven.blocks) <= 1.1
+
+
+@pytest.mark.parametrize(
+    ("bound_ms", "is_out", "blocks", "flags"),
+    [
+        (0.5, False, 8, ("decided",)),
+        (2.0, True, 8, ("decided",)),
+        (2.0, False, 22, ()),
+    ],
+    ids=["misses the bound", "was out before", "meets the bound"],
+)
+def test_measuring_stops_when_nothing_is_left_to_decide(
+    bound_ms: float, blocks: int, flags: tuple[str, ...], *, is_out: bool
+) -> None:
+    bound = Constraint(metric=METRICS["latency_p99_ms"], upper=True, bound=bound_ms)
+    plan = replace(PLAN, max_s=60, block_requests=100)
+
+    driven = driven_by(
+        ComputingEngine(steady), plan=plan, question=Question(bounds=(bound,), is_out=is_out)
+    )
+
+    assert len(driven.blocks) == blocks
+    assert driven.flags == flags
+    assert driven.speed.target_met == (flags == ())
+
+
+def test_jump_in_the_middle_is_flagged() -> None:
+    generator = np.random.default_rng(2)
+
+    def jumping(asked: int, count: int) -> Seconds:
+        return (0.001 if asked < 14 else 0.0013) * generator.lognormal(0, 0.02, count)
+
+    driven = driven_by(
+        ComputingEngine(jumping), plan=replace(PLAN, block_requests=100, max_s=3, min_blocks=24)
+    )
+
+    assert "level_shift" in driven.flags
 
 
 def test_block_with_a_transient_is_dropped() -> None:

@@ -38,6 +38,7 @@ class Verb(StrEnum):
     RUN = "run"
     REPORT = "report"
     PREPARE = "prepare"
+    MEASURE = "measure"
     RECORD = "record"
     DESCRIBE = "describe"
 

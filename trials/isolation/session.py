@@ -6,10 +6,11 @@ from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared, open_bench
 from trials.measurement import Quality
+from trials.measuring.load import Driven
 from trials.outcome import Outcome
 from trials.recording import record_references
 from trials.references import Recorded, Wanted
-from trials.run import OnPhase, run_trial, score_report
+from trials.run import OnPhase, measure_speed, run_trial, score_report
 from trials.store.store import Store
 
 
@@ -30,6 +31,10 @@ class BenchSession:
     def prepare(self, deployment: Deployment) -> Prepared:
         """Put a deployment's model and engine into the store."""
         return self._bench.prepare(deployment)
+
+    def measure(self, deployment: Deployment) -> Driven:
+        """Measure the speed of a deployment, and nothing else of it."""
+        return measure_speed(deployment, self._bench)
 
     def record(self, deployment: Deployment, wanted: Wanted) -> Recorded:
         """Describe a deployment's engine and record what it answers to labelled samples."""

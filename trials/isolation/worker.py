@@ -27,6 +27,7 @@ from trials.outcome import Failed, Infeasible, Outcome
 if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
     from trials.measurement import Quality
+    from trials.measuring.load import Driven
     from trials.references import Recorded, Wanted
 
 _BYTES_PER_MB = 1e6
@@ -110,6 +111,15 @@ class Worker:
             TrialError: The engine cannot be built, or the worker died.
         """
         return cast("Prepared", self._ask(Job(verb=Verb.PREPARE, deployment=deployment)))
+
+    def measure(self, deployment: Deployment) -> "Driven":
+        """Measure the speed of a deployment; its accuracy and memory are not looked at.
+
+        Raises:
+            TrialError: The engine cannot be built, loaded or run, cannot keep up with its load, or
+                the worker died.
+        """
+        return cast("Driven", self._ask(Job(verb=Verb.MEASURE, deployment=deployment)))
 
     def record(self, deployment: Deployment, wanted: "Wanted") -> "Recorded":
         """Describe a deployment's engine and record what it answers to labelled samples.

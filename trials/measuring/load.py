@@ -6,8 +6,9 @@ The order and its reasons::
     warm-up      >= 20 calls and >= warmup_s on every worker, together, as in the blocks
     settling     MSER-5 on the first block: a block with a transient is dropped; still drifting
                  after five → flag ``no_steady_state``
-    blocks       until the intervals are narrow enough (``stopping``) or max_s is over, which is
-                 flagged ``target_not_met``
+    blocks       until the intervals are narrow enough (``stopping``), or a bound is missed for
+                 certain, which is flagged ``decided``, or max_s is over, which is flagged
+                 ``target_not_met``; a jump in the middle is flagged ``level_shift``
 
 ``max_s`` counts from the end of the cold call and is kept to within one request, warm-up included.
 Where an engine is too slow for ``min_blocks`` full blocks in that time, a block gets its share of
@@ -24,14 +25,17 @@ from typing import Protocol
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, Speed
+from trials.measurement import Block, Queueing, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
-from trials.measuring.statistics import summarize, truncate_warmup
-from trials.measuring.stopping import next_look, targets_met
+from trials.measuring.statistics import summarize
+from trials.measuring.steadiness import has_level_shift, truncate_warmup
+from trials.measuring.stopping import Question, next_look, targets_met
 
 NO_STEADY_STATE = "no_steady_state"
+LEVEL_SHIFT = "level_shift"
 TARGET_NOT_MET = "target_not_met"
+DECIDED = "decided"
 CONTENDED = "contended"
 
 _WARMUP_CALLS = 20  # of each worker
@@ -49,7 +53,9 @@ class Driven:
         blocks: The blocks that count, in order of time.
         cold_call_s: The first call alone, seconds.
         warmup_s: From the end of the cold call to the begin of the first block that counts.
-        flags: Words of caution: ``no_steady_state``, ``target_not_met``, ``contended``.
+        flags: Words of caution: ``no_steady_state``, ``level_shift``, ``target_not_met``,
+            ``decided``, ``contended``.
+        queueing: Under an open loop alone.
     """
 
     blocks: tuple[Block, ...]
@@ -57,6 +63,7 @@ class Driven:
     warmup_s: float
     speed: Speed
     flags: tuple[str, ...]
+    queueing: Queueing | None = None
 
 
 def drive(
@@ -66,6 +73,7 @@ def drive(
     concurrency: int,
     batch_size: int,
     plan: MeasuringPlan,
+    question: Question | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Driven:
     """Keep ``concurrency`` requests in flight and measure until the plan is content.
@@ -76,6 +84,7 @@ def drive(
         concurrency: Worker threads, >= 1.
         batch_size: Samples in each batch.
         plan: How long and how well.
+        question: What a search wants to know, which may be known early; None for the numbers.
         progress: Told the number of blocks after each one, between blocks.
 
     Raises:
@@ -83,9 +92,9 @@ def drive(
         TrialError: Whatever the engine raises, as it was; so does any other exception.
     """
     if isinstance(engine, ComputesBlocks):
-        return _Measuring(_ComputedLoop(engine), plan, progress).run()
+        return _Measuring(_ComputedLoop(engine), plan, question, progress).run()
     with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
-        return _Measuring(loop, plan, progress).run()
+        return _Measuring(loop, plan, question, progress).run()
 
 
 class _Loop(Protocol):
@@ -134,10 +143,16 @@ class _Measuring:
     """One measurement under way."""
 
     def __init__(
-        self, loop: _Loop, plan: MeasuringPlan, progress: Callable[[int], None] | None
+        self,
+        loop: _Loop,
+        plan: MeasuringPlan,
+        question: Question | None,
+        progress: Callable[[int], None] | None,
     ) -> None:
         self._loop = loop
         self._plan = plan
+        self._question = question
+        self._is_decided = False
         self._progress = progress
         self._blocks: list[Block] = []
         self._cap_s = 0.0
@@ -158,7 +173,9 @@ class _Measuring:
         is_contended = contention.was_contended(before, contention.read(loop.threads))
         flags = {
             NO_STEADY_STATE: not is_steady,
-            TARGET_NOT_MET: not is_met,
+            LEVEL_SHIFT: has_level_shift(self._blocks),
+            TARGET_NOT_MET: not is_met and not self._is_decided,
+            DECIDED: self._is_decided,
             CONTENDED: bool(loop.threads) and is_contended,
         }
         return Driven(
@@ -193,12 +210,16 @@ class _Measuring:
         return False
 
     def _measure(self) -> bool:
-        """Add blocks until the targets are met or the time is over; tell which."""
-        look = self._plan.min_blocks
+        """Add blocks until nothing more is wanted; tell whether the targets are met."""
+        look, looks = self._plan.min_blocks, 0
         while not self._blocks or self._has_time():
             if len(self._blocks) >= look:
+                looks += 1
                 if targets_met(self._blocks, self._plan):
                     return True
+                if self._question is not None and self._question.answered(self._blocks, looks):
+                    self._is_decided = True
+                    return False
                 look = next_look(len(self._blocks))
             self._keep(self._next_block())
         return targets_met(self._blocks, self._plan)
