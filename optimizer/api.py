@@ -92,7 +92,9 @@ def search(
         mlflow=mlflow,
     )
     place = place_at(Path(workspace), storage)
-    with searched(order, place, Console(stderr=True)) as (_, found):
+    # lines, as in a log: a panel that redraws itself fills a notebook with its every state
+    console = Console(stderr=True, force_jupyter=False, force_terminal=False)
+    with searched(order, place, console) as (_, found):
         return Study(found, place)
 
 

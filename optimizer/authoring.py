@@ -3,8 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.errors import UsageError
 from optimizer.workspace import write_atomically, writing
@@ -16,6 +18,7 @@ from trials.errors import ModelError
 from trials.models.free_batch import free_batch
 from trials.models.onnx_model import ModelFacts, read_facts
 
+_OF_TORCH = (".pt", ".pth", ".safetensors")
 _SEARCHED = 0.45  # only to look into the data; the draft chooses its own shares
 _IMAGE_DIMENSIONS = 4  # batch, channels, height, width
 _USUAL_SIZE = 224  # pixels, where the model takes any
@@ -38,18 +41,24 @@ def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
     Raises:
         ModelError: The model cannot be used.
         DataError: The data cannot be used.
-        UsageError: The space file exists already.
+        UsageError: The space file exists already, or the model is no ONNX file by its name.
         WorkspaceError: It cannot be written.
     """
     path = model.with_suffix(".yaml") if to is None else to
     if path.exists():
         raise UsageError(f"{path} exists", hint="name another file with --to, or remove it")
+    if model.suffix in _OF_TORCH:
+        raise UsageError(
+            f"{model} is of PyTorch, and init looks into ONNX files",
+            hint="write a space file with `torch: {factory: …, weights: …}` (docs/tutorial.md), "
+            "or use torch.onnx.export",
+        )
     facts = read_facts(model)
     images = _images(facts) if data.is_dir() else Preprocessing()
     dataset = _look_into(data, images)
     if facts.batch_size is None:
         _write(path, model, facts, data=data, dataset=dataset)
-        return Draft(path=path, notes=())
+        return Draft(path=path, notes=_about_labels(_labels(dataset)))
     copy = path.parent / f"{model.stem}.free-batch.onnx"
     note = _free(model, copy, facts.batch_size)
     drafted = copy if copy.exists() else model
@@ -58,7 +67,7 @@ def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
     except BaseException:
         copy.unlink(missing_ok=True)  # it was not there before
         raise
-    return Draft(path=path, notes=(note,))
+    return Draft(path=path, notes=(note, *_about_labels(_labels(dataset))))
 
 
 def _write(path: Path, model: Path, facts: ModelFacts, *, data: Path, dataset: Dataset) -> None:
@@ -108,11 +117,7 @@ def _facts(
     model: Path, facts: ModelFacts, *, data: Path, dataset: Dataset, folder: Path
 ) -> DraftFacts:
     images = dataset.preprocessing
-    splits = (dataset.calibration, dataset.search, dataset.report)
-    labels = np.concatenate([one.labels for one in splits if one is not None])
-    is_classes = (
-        np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1 and int(labels.min()) >= 0
-    )
+    labels = _labels(dataset)
     return DraftFacts(
         name=model.stem,
         model=_from(folder, model),
@@ -121,10 +126,31 @@ def _facts(
         fixed_batch=facts.batch_size,
         data=_from(folder, data),
         samples=len(labels),
-        classes=int(labels.max()) + 1 if is_classes else None,
+        classes=int(labels.max()) + 1 if _are_classes(labels) else None,
         cores=_cores(),
         images=None if images.size is None else (images.size, images.color),
     )
+
+
+def _labels(dataset: Dataset) -> NDArray[Any]:
+    """Return the labels of all splits, one per sample along the first axis."""
+    splits = (dataset.calibration, dataset.search, dataset.report)
+    return np.concatenate([one.labels for one in splits if one is not None])
+
+
+def _are_classes(labels: NDArray[Any]) -> bool:
+    return np.issubdtype(labels.dtype, np.integer) and labels.ndim == 1 and int(labels.min()) >= 0
+
+
+def _about_labels(labels: NDArray[Any]) -> tuple[str, ...]:
+    """Tell whoever meant classes that none were found."""
+    if _are_classes(labels):
+        return ()
+    note = (
+        f"the labels, {labels.dtype.name} {labels.shape}, are no class numbers: write the metric "
+        "that the draft names, or store integers from 0 (for one-hot labels: labels.argmax(1))"
+    )
+    return (note,)
 
 
 def _inputs(facts: ModelFacts, dataset: Dataset) -> tuple[DraftInput, ...]:

@@ -16,23 +16,25 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import WorkspaceError
-from trials.measurement import Block
+from trials.measurement import Block, Stamps
 from trials.store.locks import locked
 
 BLOCKS_FORMAT = 1
 STORE_LIMIT_BYTES = 10 * 1024**3  # beyond it the least recently used entries go
 
 _METADATA = b"trifront"
+_STAMPS = ("due_s", "start_s", "end_s", "batch")  # columns and fields alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +186,10 @@ def _sync(folder: Path) -> None:
 def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     """Write raw blocks as Parquet: a row per request, the blocks' own facts as metadata.
 
-    Columns: ``block`` (index) and ``latency_s``. The schema's metadata key ``trifront`` is a JSON
-    document with ``format``, per block ``start_s``, ``window_s`` and ``batch_size``, and
-    ``sha256`` over all of it, because Parquet itself notices few changed bytes.
+    Columns: ``block`` (index) and ``latency_s``, and of open-loop load ``due_s``, ``start_s``,
+    ``end_s`` and ``batch``. The schema's metadata key ``trifront`` is a JSON document with
+    ``format``, per block ``start_s``, ``window_s`` and ``batch_size``, and ``sha256`` over all of
+    it, because Parquet itself notices few changed bytes.
 
     Raises:
         WorkspaceError: The file cannot be written.
@@ -199,19 +202,28 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
         for one in blocks
     ]
     sizes = [len(one.latencies_s) for one in blocks]
-    index = np.repeat(np.arange(len(blocks), dtype=np.int32), sizes)
-    latencies_s = np.concatenate([one.latencies_s for one in blocks])
+    columns = {
+        "block": np.repeat(np.arange(len(blocks), dtype=np.int32), sizes),
+        "latency_s": np.concatenate([one.latencies_s for one in blocks]),
+        **_stamp_columns(blocks),
+    }
     document = {
         "format": BLOCKS_FORMAT,
         "blocks": facts,
-        "sha256": _digest(facts, index, latencies_s),
+        "sha256": _digest(facts, columns.values()),
     }
-    table = pa.table({"block": index, "latency_s": latencies_s}).replace_schema_metadata(
-        {_METADATA: json.dumps(document)}
-    )
+    table = pa.table(columns).replace_schema_metadata({_METADATA: json.dumps(document)})
     buffer = BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
+
+
+def _stamp_columns(blocks: tuple[Block, ...]) -> dict[str, NDArray[np.generic]]:
+    """Return the columns that only open-loop load has, by name."""
+    stamps = [one.stamps for one in blocks if one.stamps is not None]
+    if len(stamps) < len(blocks):
+        return {}
+    return {name: np.concatenate([getattr(one, name) for one in stamps]) for name in _STAMPS}
 
 
 def discard_blocks(path: Path) -> None:
@@ -238,7 +250,7 @@ def load_blocks(path: Path) -> tuple[Block, ...]:
     # what PyArrow raises descends from these, and so does what JSON and a dataclass make of it
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise WorkspaceError(
-            f"{path} is damaged: {str(error).splitlines()[0]}",
+            f"{path} holds no raw blocks, or is damaged: {str(error).splitlines()[0]}",
             hint="put back a copy of it; without the file, its trial is judged by its intervals",
         ) from error
 
@@ -248,30 +260,32 @@ def _blocks_in(path: Path) -> tuple[Block, ...]:
 
     table = parquet.read_table(path)
     document = json.loads((table.schema.metadata or {})[_METADATA])
-    if document["format"] != BLOCKS_FORMAT:
+    found = document["format"]
+    if found != BLOCKS_FORMAT:
         raise WorkspaceError(
-            f"{path} is of format {document['format']}, this version reads {BLOCKS_FORMAT}",
+            f"{path} is of format {found}, this trifront reads {BLOCKS_FORMAT}",
             hint="read it with the trifront that wrote it",
         )
-    index, latencies_s = table["block"].to_numpy(), table["latency_s"].to_numpy()
-    if (index.dtype, latencies_s.dtype) != (np.int32, np.float64):
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    if (columns["block"].dtype, columns["latency_s"].dtype) != (np.int32, np.float64):
         raise ValueError("its columns are of other types")
     # files from before the digest have none
-    if document.get("sha256") not in (None, _digest(document["blocks"], index, latencies_s)):
+    if document.get("sha256") not in (None, _digest(document["blocks"], columns.values())):
         raise ValueError("its content is not what was written")
-    sizes = np.bincount(index, minlength=len(document["blocks"]))
-    pieces = np.split(latencies_s, np.cumsum(sizes)[:-1])
+    cuts = np.cumsum(np.bincount(columns["block"], minlength=len(document["blocks"])))[:-1]
+    pieces = np.split(columns["latency_s"], cuts)
+    is_open = _STAMPS[0] in columns
+    split = [np.split(columns[name], cuts) for name in _STAMPS] if is_open else []
+    stamps = [Stamps(**dict(zip(_STAMPS, each, strict=True))) for each in zip(*split, strict=True)]
     return tuple(
-        Block(**facts, latencies_s=piece)
-        for facts, piece in zip(document["blocks"], pieces, strict=True)
+        Block(**facts, latencies_s=piece, stamps=stamps[at] if is_open else None)
+        for at, (facts, piece) in enumerate(zip(document["blocks"], pieces, strict=True))
     )
 
 
-def _digest(
-    facts: list[dict[str, float]], index: NDArray[np.int32], latencies_s: NDArray[np.float64]
-) -> str:
-    """Digest blocks: their facts as JSON with sorted keys, then both columns, little-endian."""
+def _digest(facts: list[dict[str, float]], columns: Iterable[NDArray[Any]]) -> str:
+    """Digest blocks: their facts as JSON with sorted keys, then all columns, little-endian."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    digest.update(index.astype("<i4").tobytes())
-    digest.update(latencies_s.astype("<f8").tobytes())
+    for column in columns:
+        digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

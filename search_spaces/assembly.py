@@ -12,18 +12,17 @@ from search_spaces.bounds import constraints_from_texts, objectives_from_documen
 from search_spaces.deployment import REQUIRED_AXES, Precision, Scalar
 from search_spaces.document import (
     AxesDocument,
-    MeasureDocument,
     SpaceDocument,
     VariantDocument,
 )
 from search_spaces.errors import SpaceError
 from search_spaces.feasibility import check_rules
 from search_spaces.inputs import Inputs
+from search_spaces.loads import load_axes, load_rules, plan_from_document
 from search_spaces.rules import Rule, rule_from_text
 from search_spaces.space import (
     Axis,
     FakeSource,
-    MeasuringPlan,
     OnnxSource,
     SearchSpace,
     TorchSource,
@@ -56,7 +55,7 @@ def _assembled(document: SpaceDocument, path: Path) -> SearchSpace:
     task = task_from_document(
         document.task, inputs=inputs, fake=document.backend == FAKE, quantized=quantized
     )
-    rules = tuple(_rules(document.rules, axes))
+    rules = (*_rules(document.rules, axes), *load_rules(axes))
     _check_words(rules, axes, [variant.name for variant in document.variants])
     check_rules(axes, rules)
     return SearchSpace(
@@ -69,7 +68,7 @@ def _assembled(document: SpaceDocument, path: Path) -> SearchSpace:
         rules=rules,
         objectives=objectives_from_document(document.objectives, kind=task.kind),
         constraints=constraints_from_texts(document.constraints, kind=task.kind),
-        plan=_plan(document.measure),
+        plan=plan_from_document(document.measure, document.axes, inputs),
     )
 
 
@@ -100,6 +99,7 @@ def _axes(document: AxesDocument, names: Sequence[str]) -> tuple[Axis, ...]:
             Axis(name=name, values=tuple(values))
             for name, values in zip(REQUIRED_AXES, required, strict=True)
         ),
+        *load_axes(document),
         *(Axis(name=name, values=tuple(sorted(values))) for name, values in options),
     )
 
@@ -173,20 +173,3 @@ def _variant(variant: VariantDocument, key: str, inputs: Inputs) -> VariantSourc
         )
     assert variant.fake is not None
     return FakeSource(name=variant.name, **variant.fake.model_dump())
-
-
-def _plan(document: MeasureDocument) -> MeasuringPlan:
-    least_s = document.min_blocks * document.block_s
-    if least_s > document.max_s:
-        raise SpaceError(
-            f"{document.max_s:g} s are too short for {document.min_blocks} blocks of "
-            f"{document.block_s:g} s; write at least {least_s:g}",
-            key="measure.max_s",
-        )
-    if document.deadline_s <= document.max_s:
-        raise SpaceError(
-            f"{document.deadline_s:g} s would kill a trial that measures for max_s = "
-            f"{document.max_s:g} s; write more",
-            key="measure.deadline_s",
-        )
-    return MeasuringPlan(**document.model_dump())

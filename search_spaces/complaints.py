@@ -10,6 +10,14 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
+from search_spaces.arrivals_document import (
+    ConstantDocument,
+    DayDocument,
+    GammaDocument,
+    PoissonDocument,
+    StepsDocument,
+    TraceDocument,
+)
 from search_spaces.document import (
     FakeDocument,
     MeasureDocument,
@@ -48,6 +56,16 @@ _SECTIONS: dict[int | str, type[BaseModel]] = {
     "variants": VariantDocument,
 }
 
+# `arrivals` is read by its kind, which pydantic puts into the place
+_ARRIVALS: dict[int | str, type[BaseModel]] = {
+    "constant": ConstantDocument,
+    "day": DayDocument,
+    "gamma": GammaDocument,
+    "poisson": PoissonDocument,
+    "steps": StepsDocument,
+    "trace": TraceDocument,
+}
+
 _MENDS: dict[str, Callable[[_Context], str]] = {
     "int_type": lambda _: "is not a whole number; write one such as 1",
     "float_type": lambda _: "is not a number; write one such as 0.5",
@@ -57,6 +75,7 @@ _MENDS: dict[str, Callable[[_Context], str]] = {
     "list_type": lambda _: "is not a list; write one such as [1, 2]",
     "dict_type": lambda _: "is not a mapping; write `key: value` lines",
     "model_type": lambda _: "is not a mapping; write `key: value` lines",
+    "model_attributes_type": lambda _: "is not a mapping; write `key: value` lines",
     "invalid_key": lambda _: "is not text; put the key in quotes",
     "too_long": lambda context: f"is too long; give {context['max_length']}",
     "string_too_short": lambda _: "is empty; write something",
@@ -68,9 +87,10 @@ _MENDS: dict[str, Callable[[_Context], str]] = {
 
 
 def space_error_from_validation(error: ValidationError, *, source: str) -> SpaceError:
-    """Tell the first error in one line and count the others."""
+    """Tell the first error, or the first unknown key, in one line and count the others."""
     found = error.errors(include_url=False)
-    first = found[0]
+    # a slip in a needed key is two errors, and the unknown key says more than the missing one
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     context: _Context = first.get("ctx", {})
     place: _Place = first["loc"]
     if context.get("key"):
@@ -89,6 +109,8 @@ def _problem(kind: str, value: object, *, place: _Place, context: _Context) -> s
             problem = f"is an unknown key; {did_you_mean(str(place[-1]), _siblings(place))}"
         case "missing":
             problem = "is missing; add it (`trifront schema` says what it takes)"
+        case "union_tag_not_found" | "union_tag_invalid":
+            problem = _kind(context)
         case _ if value is None:
             problem = "has no value; fill it in or remove the key"
         case "literal_error" | "enum":
@@ -101,6 +123,14 @@ def _problem(kind: str, value: object, *, place: _Place, context: _Context) -> s
     return problem
 
 
+def _kind(context: _Context) -> str:
+    kinds = [str(kind) for kind in _ARRIVALS]
+    if "tag" not in context:
+        return f"has no kind; write one of {', '.join(kinds)}"
+    tag = str(context["tag"])
+    return f"kind {shown(tag)} is not known; {did_you_mean(tag, kinds)}"
+
+
 def _choice(value: object, expected: str) -> str:
     words = re.findall(r"'([^']*)'", expected)
     return did_you_mean(str(value), words) if words else f"write {expected}"
@@ -108,13 +138,17 @@ def _choice(value: object, expected: str) -> str:
 
 def _siblings(place: _Place) -> list[str]:
     parents = [part for part in place[:-1] if isinstance(part, str)]
+    if parents[-2:-1] == ["arrivals"]:
+        return list(_ARRIVALS[parents[-1]].model_fields)
     section = _SECTIONS[parents[-1]] if parents else SpaceDocument
     return list(section.model_fields)
 
 
 def _key(place: _Place) -> str:
     key = ""
-    for part in place:
+    for before, part in zip(("", *place), place, strict=False):
+        if before == "arrivals":
+            continue  # its kind, which stands below it in the file
         if isinstance(part, int):
             key += f"[{part}]"
         elif part in {FILES, ONE, ALIKE, EACH, "[key]"}:

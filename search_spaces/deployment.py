@@ -11,6 +11,8 @@ from typing import TypeAlias
 Scalar: TypeAlias = bool | int | float | str
 
 REQUIRED_AXES = ("variant", "precision", "batch_size", "concurrency")
+LOAD_AXES = ("load", "rate_rps", "max_queue_delay_us")
+OPEN, CLOSED = "open", "closed"
 
 
 class Precision(StrEnum):
@@ -27,15 +29,41 @@ class Precision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenLoad:
+    """Requests of one sample that come on their own, and are batched as a server does it.
+
+    Attributes:
+        rate_rps: Mean rate of the requests, requests/s, > 0.
+        max_queue_delay_us: How long a request may wait for others to share its batch,
+            microseconds, >= 0.
+    """
+
+    rate_rps: float
+    max_queue_delay_us: int = 0
+
+    def axes(self) -> Iterator[tuple[str, Scalar]]:
+        """Yield (axis, value)."""
+        yield "load", OPEN
+        yield "rate_rps", plain_rate(self.rate_rps)
+        yield "max_queue_delay_us", self.max_queue_delay_us
+
+
+def plain_rate(rate_rps: float) -> int | float:
+    """Write a whole rate as an integer, so that it looks alike wherever it came from."""
+    return int(rate_rps) if float(rate_rps).is_integer() else rate_rps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """One point of a deployment space.
 
     Attributes:
         variant: Name of the model variant in the space.
         precision: Arithmetic of the engine.
-        batch_size: Samples per request, >= 1.
-        concurrency: Requests in flight at once, >= 1.
+        batch_size: Samples per request, >= 1; under an open load the largest batch.
+        concurrency: Requests in flight at once, >= 1; under an open load batches in flight.
         options: Backend options as (name, value), sorted by name.
+        load: How requests come; None for a closed loop, which sends one when one is answered.
     """
 
     variant: str
@@ -43,13 +71,16 @@ class Deployment:
     batch_size: int
     concurrency: int
     options: tuple[tuple[str, Scalar], ...] = ()
+    load: OpenLoad | None = None
 
     def axes(self) -> Iterator[tuple[str, Scalar]]:
-        """Yield (axis, value), the four required axes first."""
+        """Yield (axis, value), the four required axes first, then those of an open load."""
         yield "variant", self.variant
         yield "precision", self.precision.value
         yield "batch_size", self.batch_size
         yield "concurrency", self.concurrency
+        if self.load is not None:
+            yield from self.load.axes()
         yield from self.options
 
     def __str__(self) -> str:
@@ -63,11 +94,22 @@ def deployment_from_axes(values: dict[str, Scalar]) -> Deployment:
         KeyError: A required axis is missing.
         ValueError: The precision is unknown.
     """
-    options = sorted(item for item in values.items() if item[0] not in REQUIRED_AXES)
+    named = (*REQUIRED_AXES, *LOAD_AXES)
+    options = sorted(item for item in values.items() if item[0] not in named)
     return Deployment(
         variant=str(values["variant"]),
         precision=Precision(str(values["precision"])),
         batch_size=int(values["batch_size"]),
         concurrency=int(values["concurrency"]),
         options=tuple(options),
+        load=_load(values),
+    )
+
+
+def _load(values: dict[str, Scalar]) -> OpenLoad | None:
+    if values.get("load", CLOSED) == CLOSED:
+        return None
+    return OpenLoad(
+        rate_rps=float(values["rate_rps"]),
+        max_queue_delay_us=int(values["max_queue_delay_us"]),
     )

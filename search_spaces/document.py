@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from search_spaces.arrivals_document import ArrivalsDocument
 from search_spaces.deployment import Precision
 from search_spaces.field_types import (
     Concurrency,
@@ -22,6 +23,8 @@ from search_spaces.field_types import (
     Name,
     OptionValues,
     Positive,
+    QueueDelay,
+    Rate,
     Section,
     Seed,
     Share,
@@ -93,7 +96,7 @@ class VariantDocument(Section):
 
 
 class AxesDocument(Section):
-    """The dimensions of the space; any key besides these four is an option of the backend."""
+    """The dimensions of the space; any key besides these is an option of the backend."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, OptionValues] = Field(init=False)
@@ -115,6 +118,23 @@ class AxesDocument(Section):
     )
     concurrency: Annotated[list[Concurrency], Field(min_length=1), Distinct] = Field(
         default=[1], description="Requests in flight at once.", examples=[[1, 2]]
+    )
+    load: Annotated[list[Literal["closed", "open"]], Field(min_length=1), Distinct] = Field(
+        default=["closed"],
+        description="closed: a request is sent when one is answered; open: requests of one "
+        "sample come at `rate_rps` and are batched, `batch_size` being the largest batch.",
+        examples=[["open"]],
+    )
+    rate_rps: Annotated[list[Rate], Field(min_length=1), Distinct] | None = Field(
+        default=None,
+        description="Mean rate at which requests come, requests/s; for load: [open].",
+        examples=[[100, 200, 400]],
+    )
+    max_queue_delay_us: Annotated[list[QueueDelay], Field(min_length=1), Distinct] | None = Field(
+        default=None,
+        description="How long a request may wait for others to share its batch, microseconds; "
+        "for load: [open], 0 unless given.",
+        examples=[[0, 500, 2000]],
     )
 
     @model_validator(mode="after")
@@ -174,6 +194,17 @@ class MeasureDocument(Section):
         default=_PLAN.seed,
         description="Seeds every random choice of the measurement.",
         examples=[0],
+    )
+    arrivals: ArrivalsDocument | None = Field(
+        default=None,
+        description="How requests lie in time under load: [open]; a Poisson process unless given.",
+        examples=[{"kind": "poisson", "seed": 0}, {"kind": "gamma", "burstiness": 2.0}],
+    )
+    preferred_batch_sizes: Annotated[list[Count], Field(min_length=1), Distinct] | None = Field(
+        default=None,
+        description="Batches that the batcher of load: [open] sends at once when it can; the "
+        "largest unless given.",
+        examples=[[4, 8]],
     )
 
 

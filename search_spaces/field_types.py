@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from search_spaces.deployment import REQUIRED_AXES, Scalar
+from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Scalar
 from search_spaces.spelling import nearest
 
 COMPLAINT = "space"  # type of the errors whose message is already a problem and its mend
@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 
 _LARGEST_COUNT = 1_000_000  # samples, pixels, requests; beyond any memory, so a typing slip
 _MOST_IN_FLIGHT = 1_024  # one thread each
+_LONGEST_DELAY_US = 60_000_000  # a minute; whoever waits longer has left
 _LARGEST_NUMBER = 2**53  # beyond it a double, and so JSON, no longer tells integers apart
 _SLIP = 0.8  # likeness to a required axis from which an option's name is taken for a slip
 
@@ -86,8 +87,13 @@ def _one_kind(values: list[Scalar]) -> list[Scalar]:
 
 
 def _readable(version: int) -> int:
-    if version != FORMAT_VERSION:
-        raise complaint(f"{shown(version)} is not read by this trifront; write {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise complaint(
+            f"{shown(version)} is newer than what this trifront reads; update trifront, or write "
+            f"{FORMAT_VERSION} if that is what the file is"
+        )
+    if version < FORMAT_VERSION:
+        raise complaint(f"{shown(version)} has never been one; write {FORMAT_VERSION}")
     return version
 
 
@@ -121,6 +127,8 @@ OptionValues = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of random numbers takes
 Count = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
+Rate = Annotated[float, Field(gt=0, le=_LARGEST_COUNT)]
+QueueDelay = Annotated[int, Field(ge=0, le=_LONGEST_DELAY_US)]
 Concurrency = Annotated[int, Field(ge=1, le=_MOST_IN_FLIGHT)]
 
 
@@ -144,6 +152,6 @@ def check_option_names(names: Iterable[str]) -> None:
             )
         if name in {"true", "false"}:
             raise complaint("is no axis name; rules read it as a truth value", key=name)
-        meant = nearest(name, REQUIRED_AXES, cutoff=_SLIP)
+        meant = nearest(name, (*REQUIRED_AXES, *LOAD_AXES), cutoff=_SLIP)
         if meant is not None:
             raise complaint(f"is an unknown axis; did you mean {meant!r}?", key=name)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from search_spaces.space import Axis, SearchSpace, TorchSource
+from search_spaces.space import Axis, MeasuringPlan, SearchSpace, TorchSource
 
 MEANING_VERSION = 1
 
@@ -48,7 +48,7 @@ def meaning_of(space: SearchSpace, *, digests: Mapping[str, str]) -> dict[str, o
             f"{each.metric.name} {'<=' if each.upper else '>='} {each.bound!r}"
             for each in space.constraints
         ),
-        "measure": dict(sorted(asdict(space.plan).items())),
+        "measure": _measure(space.plan),
     }
 
 
@@ -75,6 +75,23 @@ def _task(space: SearchSpace, digests: Mapping[str, str]) -> dict[str, object]:
             for name, value in sorted(preprocessing.items())
         },
     }
+
+
+def _measure(plan: MeasuringPlan) -> dict[str, object]:
+    """Reduce the plan; without an open load it is what it was before there were any."""
+    found = asdict(plan)
+    arrivals, preferred = found.pop("arrivals"), found.pop("preferred_batch_sizes")
+    if arrivals is not None:
+        arrivals.pop("path", None)  # a trace stands for itself by its digest
+        found["arrivals"] = {name: _listed(value) for name, value in sorted(arrivals.items())}
+    if preferred:
+        found["preferred_batch_sizes"] = sorted(preferred)
+    return dict(sorted(found.items()))
+
+
+def _listed(value: object) -> object:
+    """Turn tuples into lists, as JSON does."""
+    return [_listed(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _types(space: SearchSpace) -> object:

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
+from search_spaces.arrivals import Arrivals
 from search_spaces.deployment import Deployment, Scalar, deployment_from_axes
 from search_spaces.metrics import METRICS, Direction, Metric
 from search_spaces.rules import Rule
@@ -161,12 +162,14 @@ class Task:
     Attributes:
         metric: ``package.module:function(outputs, labels) -> scores`` for a custom task.
         data: None only for the fake backend.
+        margin: Difference of the main score that does not matter; no number depends on it.
     """
 
     kind: TaskKind
     metric: str | None
     data: SplitFiles | SplitOfOne | None
     preprocessing: Preprocessing
+    margin: float = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +229,9 @@ class MeasuringPlan:
         deadline_s: A trial that takes longer is killed, seconds.
         max_memory_mb: A deployment that needs more is infeasible; None is the machine's limit.
         seed: Seeds every random choice of the measurement.
+        arrivals: How requests lie in time; None for a space of closed loops.
+        preferred_batch_sizes: That the batcher of an open loop sends at once; empty for the
+            largest alone.
     """
 
     target_p50: float = 0.01
@@ -239,6 +245,8 @@ class MeasuringPlan:
     deadline_s: float = 300.0
     max_memory_mb: float | None = None
     seed: int = 0
+    arrivals: Arrivals | None = None
+    preferred_batch_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +255,8 @@ class SearchSpace:
 
     Attributes:
         source: Where the space was read, for messages; not part of its meaning.
-        axes: The four required axes first, then backend options sorted by name.
+        axes: The four required axes first, then those of an open load where it has one, then
+            backend options sorted by name.
     """
 
     name: str

@@ -143,3 +143,9 @@ class TaskDocument(Section):
         description="From stored samples to model inputs.",
         examples=[{"dtype": "float32", "scale": 0.00392156862745098}],
     )
+    margin: Share = Field(
+        default=0.01,
+        description="Difference of accuracy or score that does not matter when two deployments "
+        "are compared.",
+        examples=[0.01],
+    )

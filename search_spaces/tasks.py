@@ -53,6 +53,7 @@ def task_from_document(task: TaskDocument, *, inputs: Inputs, fake: bool, quanti
         metric=task.metric,
         data=data,
         preprocessing=_preprocessing(task.preprocess),
+        margin=task.margin,
     )
 
 

@@ -77,7 +77,9 @@ def _text(path: Path) -> str:
     except IsADirectoryError as error:
         raise SpaceError("is a folder; name the YAML file in it", source=str(path)) from error
     except UnicodeDecodeError as error:
-        raise SpaceError("is not UTF-8 text; save it as UTF-8", source=str(path)) from error
+        raise SpaceError(
+            "is not UTF-8 text; name a YAML file, or save it as UTF-8", source=str(path)
+        ) from error
     except OSError as error:
         raise SpaceError(f"cannot be read ({error.strerror})", source=str(path)) from error
 
@@ -86,4 +88,8 @@ def _marked(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     problem = error.problem or error.context or "not YAML"
+    if r"character '\t'" in problem:
+        problem = "a tab cannot indent in YAML; use spaces"
+    if "expected '<document start>'" in problem:
+        problem = "this is no `key: value` line; is it the YAML file that was meant?"
     return where + " ".join(problem.split())

@@ -140,7 +140,7 @@ class FormulaRunner:
     """A runner that answers by :func:`measured`, or by what a test puts in its way."""
 
     answer: Callable[[Deployment], Outcome] = measured
-    phases: tuple[str, ...] = ("prepare", "load", "measure", "score")
+    phases: tuple[str, ...] = ("prepare", "score", "load", "measure", "memory")
     ran: list[Deployment] = field(default_factory=list)
 
     def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:

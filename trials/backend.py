@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from search_spaces.deployment import Deployment, Precision, Scalar
 from trials.inspection import BuildLog, Layer
-from trials.measurement import Block
+from trials.measurement import Block, Seconds
 
 Tensors: TypeAlias = Mapping[str, NDArray]  # type: ignore[type-arg]
 """Arrays by tensor name, each of shape ``(batch, …)``."""
@@ -164,6 +164,23 @@ class ComputesBlocks(Protocol):
             start_s: When the block begins on the virtual clock.
             window_s: Least length of the block, seconds.
             requests: Least number of requests.
+        """
+        ...
+
+
+@runtime_checkable
+class ComputesServices(Protocol):
+    """An engine that computes how long batches take; asked for them under open-loop load."""
+
+    def computed_services(self, *, start_s: float, batches: int) -> Seconds:
+        """Return how long each of the next batches would take, for every size.
+
+        Args:
+            start_s: When the first leaves on the virtual clock.
+            batches: How many leave, >= 1.
+
+        Returns:
+            Shape ``(batches, batch_size)``, seconds > 0; column k is for k + 1 samples.
         """
         ...
 

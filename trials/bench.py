@@ -221,8 +221,13 @@ class Bench:
         keep_inspection(self.store, built.entry, inspect)
 
 
-def open_bench(space: SearchSpace, store: Store) -> Bench:
+def open_bench(space: SearchSpace, store: Store, *, target: str | None = None) -> Bench:
     """Read and check everything that a space names.
+
+    Args:
+        space: What is read.
+        store: Keeps models, engines and scores.
+        target: The device that engines are built for; None for this machine's.
 
     Raises:
         SpaceError: An axis that the backend does not honour, or a batch that a model cannot serve.
@@ -230,7 +235,7 @@ def open_bench(space: SearchSpace, store: Store) -> Bench:
         DataError: Data that cannot be used.
         UnsupportedError: The backend cannot work on this machine.
     """
-    backend = backend_named(space.backend)
+    backend = backend_named(space.backend, target=target)
     refuse_ignored(space, backend.capabilities())
     task = space.task
     dataset = (

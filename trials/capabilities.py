@@ -4,7 +4,7 @@ An axis value that a backend ignores is refused with a reason and never searched
 be duplicates that look like discoveries.
 """
 
-from search_spaces.deployment import REQUIRED_AXES, Deployment, Precision, Scalar
+from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Precision, Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
@@ -21,7 +21,7 @@ def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
         problem = None
         if axis.name == "precision":
             problem = _precision_problem(axis, space.backend, capabilities)
-        elif axis.name not in REQUIRED_AXES:
+        elif axis.name not in (*REQUIRED_AXES, *LOAD_AXES):
             problem = _option_problem(axis, space.backend, capabilities)
         if problem is not None:
             raise SpaceError(problem, source=space.source, key=f"axes.{axis.name}")
@@ -50,12 +50,11 @@ def engine_spec(
         for option in sorted(capabilities.options, key=lambda option: option.name)
         if option.scope is Scope.ENGINE
     )
-    bound = capabilities.batch_in_engine or deployment.precision in capabilities.batch_bound
     return EngineSpec(
         backend=backend_name,
         model_digest=model_digest,
         precision=deployment.precision,
-        batch_size=deployment.batch_size if bound else None,
+        batch_size=batch_in_engine(deployment, capabilities),
         options=options,
         environment=environment,
     )
@@ -103,3 +102,33 @@ def _known(option: Option) -> str:
 def _written(value: Scalar) -> str:
     """Write a value as YAML does."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int | None:
+    """Return the batch size that a deployment's engine is made for; None where it serves any."""
+    bound = capabilities.batch_in_engine or deployment.precision in capabilities.batch_bound
+    return deployment.batch_size if bound else None
+
+
+def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployment, ...]:
+    """Return one deployment for each engine that the space's deployments need.
+
+    The engines of two deployments are the same where variant, precision, options of scope ENGINE
+    and, where it matters, batch size are.
+
+    Args:
+        space: What is to be built.
+        capabilities: Those of its backend.
+    """
+    in_engine = [option.name for option in capabilities.options if option.scope is Scope.ENGINE]
+    found: dict[tuple[Scalar | None, ...], Deployment] = {}
+    for deployment in space.deployments():
+        chosen = dict(deployment.options)
+        parts = (
+            deployment.variant,
+            deployment.precision,
+            batch_in_engine(deployment, capabilities),
+            *(chosen.get(name) for name in in_engine),
+        )
+        found.setdefault(parts, deployment)
+    return tuple(found.values())

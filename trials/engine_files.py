@@ -20,7 +20,7 @@ from trials.data.dataset import split_from_path
 from trials.errors import DataError
 from trials.machine.environment import environment
 from trials.measurement import Block, Quality
-from trials.measuring.load import drive
+from trials.measuring.driving import drive_deployment
 from trials.references import answers
 from trials.scoring.scoring import score_engine
 
@@ -154,7 +154,7 @@ def ask_engine(asking: Asking) -> Tensors:
         TrialError: The engine cannot be loaded or run, or does not take these samples.
     """
     size = asking.engine.deployment.batch_size
-    with _loaded(asking.engine) as engine:
+    with loaded(asking.engine) as engine:
         given = {spec.name for spec in engine.inputs}
         if given != asking.inputs.keys():
             raise DataError(
@@ -172,7 +172,7 @@ def score_file(scoring: Scoring) -> Quality:
         TrialError: The engine cannot be loaded or run.
     """
     split = split_from_path(scoring.data, scoring.task, source="--data")
-    with _loaded(scoring.engine) as engine:
+    with loaded(scoring.engine) as engine:
         return score_engine(
             engine.infer,
             engine.inputs,
@@ -191,18 +191,14 @@ def drive_engine(driving: Driving) -> Measured:
         TrialError: The engine cannot be loaded or run.
     """
     deployment = driving.engine.deployment
-    with _loaded(driving.engine) as engine:
-        driven = drive(
-            engine,
-            _batches(driving),
-            concurrency=deployment.concurrency,
-            batch_size=deployment.batch_size,
-            plan=driving.plan,
+    with loaded(driving.engine) as engine:
+        driven = drive_deployment(
+            engine, batches_of(driving), deployment=deployment, plan=driving.plan
         )
     return Measured(blocks=driven.blocks, flags=driven.flags)
 
 
-def _batches(driving: Driving) -> list[Tensors]:
+def batches_of(driving: Driving) -> list[Tensors]:
     """Cut the inputs into batches, each sample once before any twice."""
     size = driving.engine.deployment.batch_size
     count = len(next(iter(driving.inputs.values())))
@@ -218,7 +214,12 @@ def _batches(driving: Driving) -> list[Tensors]:
 
 
 @contextmanager
-def _loaded(file: EngineFile) -> Iterator[Engine]:
+def loaded(file: EngineFile) -> Iterator[Engine]:
+    """Load an engine, and close it whatever happens.
+
+    Raises:
+        TrialError: It cannot be loaded here.
+    """
     engine = backend_named(file.backend).load(file.path, file.deployment)
     try:
         yield engine

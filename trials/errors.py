@@ -6,11 +6,14 @@
     ├── InfeasibleError       a fact about the deployment; trying again changes nothing
     │   ├── UnsupportedError  the backend cannot build or run it (operator, precision, shape)
     │   ├── MemoryLimitError  it does not fit
-    │   └── OutputError       it runs, but its outputs are not usable (NaN, wrong shape)
+    │   ├── OutputError       it runs, but its outputs are not usable (NaN, wrong shape)
+    │   └── SaturatedError    requests come faster than it can answer them
     ├── FaultError            a fact about tonight: a crash, a hang, a dead worker; may be retried
     │   ├── WorkerDiedError
     │   │   └── AbandonedError
-    │   └── DeadlineError
+    │   ├── DeadlineError
+    │   ├── LateError         the load generator could not keep its times
+    │   └── StampsError       recorded times contradict one another
     ├── ModelError            a model file that cannot be used; the search does not start
     ├── DataError             data that cannot be used; the search does not start
     ├── InputChangedError     a model or data file is no longer what the search began with
@@ -40,6 +43,10 @@ class OutputError(InfeasibleError):
     """The engine runs, but what it returns cannot be used."""
 
 
+class SaturatedError(InfeasibleError):
+    """Requests come faster than the deployment answers them: its queue grows without limit."""
+
+
 class FaultError(TrialError):
     """Something broke that may work the next time."""
 
@@ -54,6 +61,14 @@ class AbandonedError(WorkerDiedError):
 
 class DeadlineError(FaultError):
     """The trial outlived its deadline and was killed."""
+
+
+class LateError(FaultError):
+    """The load generator was late by too much for its latencies to be believed."""
+
+
+class StampsError(FaultError):
+    """Recorded times contradict one another, which is a mistake of ours; they are not used."""
 
 
 class ModelError(TrialError):

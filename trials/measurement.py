@@ -37,25 +37,52 @@ def exact(value: float) -> Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stamps:
+    """When the requests of a block of open-loop load came, were sent and were answered.
+
+    Each of shape ``(requests,)``, in the order of the block's latencies, seconds on the load
+    generator's clock. Waiting took ``start_s - due_s``, service ``end_s - start_s``, and the
+    latency is their sum.
+
+    Attributes:
+        batch: Requests in the batch that each was served in, the filling of a padded one not
+            counted; shape ``(requests,)``.
+    """
+
+    due_s: Seconds
+    start_s: Seconds
+    end_s: Seconds
+    batch: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One stretch of load, the atom of all statistics.
 
     Attributes:
         start_s: Begin of the block on the load generator's clock, seconds.
-        window_s: Mean over the workers of the time from their begin to their own last end, > 0.
+        window_s: Mean over the workers of the time from their begin to their own last end, > 0;
+            under open-loop load the time in which the block's requests were due.
         latencies_s: Shape ``(requests,)``; one per completed request, in order of completion.
-        batch_size: Samples per request.
+        batch_size: Samples per request; 1 under open-loop load.
+        stamps: Under open-loop load alone.
     """
 
     start_s: float
     window_s: float
     latencies_s: Seconds
     batch_size: int
+    stamps: Stamps | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Latency per request (seconds) and throughput (samples/s) under a closed loop."""
+    """Latency per request (seconds) and throughput (samples/s) under the deployment's load.
+
+    Attributes:
+        target_met: Whether the intervals became as narrow as was asked for.
+        method: Version of the formulas (``measuring.spread``); records that name none are of 1.
+    """
 
     latency_mean_s: Estimate
     latency_p50_s: Estimate
@@ -66,6 +93,47 @@ class Speed:
     requests: int
     blocks: int
     target_met: bool
+    method: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queueing:
+    """Where the latency of an open loop went, and how punctual its generator was.
+
+    Attributes:
+        wait_mean_s: From being due to being sent; likewise ``wait_p99_s``.
+        service_mean_s: From being sent to being answered; likewise ``service_p99_s``.
+        batch_mean: Mean size of a batch, without the filling of a padded one.
+        padded_share: Share of the engine's samples that were filling, in [0, 1).
+        late_p50_s: By how much a batch was sent after the moment that the batcher chose,
+            likewise ``late_p99_s``; 0 where time is computed.
+    """
+
+    wait_mean_s: float
+    wait_p99_s: float
+    service_mean_s: float
+    service_p99_s: float
+    batch_mean: float
+    padded_share: float
+    late_p50_s: float
+    late_p99_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    """How quiet the machine was while a speed was measured.
+
+    Attributes:
+        contended_blocks: Blocks that count although others took the processor meanwhile.
+        repeated_blocks: Blocks that do not count for that reason, and were measured again.
+        cpu_s_per_request: CPU time of the process per request, seconds; what a busy machine
+            changes least, and with one thread per request about what a quiet one would need.
+            None where no time was spent.
+    """
+
+    contended_blocks: int
+    repeated_blocks: int
+    cpu_s_per_request: Estimate | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

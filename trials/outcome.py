@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from search_spaces.deployment import Deployment
-from trials.measurement import Block, Costs, EngineRecord, Estimate, Quality, Speed, exact
+from trials.measurement import (
+    Block,
+    Costs,
+    EngineRecord,
+    Estimate,
+    Quality,
+    Queueing,
+    Quiet,
+    Speed,
+    exact,
+)
 
 _MEMORY = "peak_memory_mb"
 _MS_PER_S = 1e3
@@ -31,8 +41,11 @@ class Completed:
     Attributes:
         peak_memory_bytes: What serving needs beyond the idle runtime, > 0; see
             :meth:`trials.backend.Backend.peak_memory`. None where the backend cannot tell.
-        flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``contended``.
+        flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``level_shift``,
+            ``decided``, ``contended``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
+        queueing: Where latency went under an open loop; None under a closed one.
+        quiet: How quiet the machine was; None in a record of an earlier version.
     """
 
     deployment: Deployment
@@ -44,6 +57,8 @@ class Completed:
     environment: Environment
     flags: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
+    queueing: Queueing | None = None
+    quiet: Quiet | None = None
     state: Literal["completed"] = "completed"
 
     def metric(self, name: str) -> Estimate:
@@ -103,7 +118,7 @@ class Infeasible:
     """
 
     deployment: Deployment
-    kind: Literal["unsupported", "memory", "output"]
+    kind: Literal["unsupported", "memory", "output", "saturated"]
     reason: str
     environment: Environment
     state: Literal["infeasible"] = "infeasible"

@@ -1,7 +1,9 @@
-"""Run ONE deployment from model file to numbers: prepare, build, drive, score.
+"""Run ONE deployment from model file to numbers: prepare, build, score, drive.
 
-The order has a reason: the engine is loaded and driven before it is scored, so that the cold call
-is cold. Its memory is looked at last, when it is closed here, because that may load it again.
+The order has a reason: what is known of its answers decides how long it is worth driving, because
+a deployment that misses a bound of accuracy needs no narrow intervals. It is scored in an engine
+of its own, closed before the one that is driven is loaded, so that the cold call is cold. Its
+memory is looked at last, when it is closed here, because that may load it again.
 """
 
 from collections.abc import Callable
@@ -23,11 +25,14 @@ from trials.errors import (
     InfeasibleError,
     MemoryLimitError,
     OutputError,
+    SaturatedError,
     WorkerDiedError,
 )
 from trials.machine.environment import environment
 from trials.measurement import Costs, EngineRecord, Quality
-from trials.measuring.load import drive
+from trials.measuring.driving import drive_deployment
+from trials.measuring.load import Driven
+from trials.measuring.stopping import Question, misses
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 from trials.scoring.quality_file import json_from_quality, quality_from_json
 from trials.scoring.scoring import RECIPE, score_engine
@@ -71,6 +76,22 @@ def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Out
         )
 
 
+def measure_speed(deployment: Deployment, bench: Bench) -> Driven:
+    """Measure a deployment's speed, and nothing else of it.
+
+    Raises:
+        TrialError: The engine cannot be built, loaded or run, or cannot keep up with its load.
+    """
+    prepared = bench.prepare(deployment)
+    batches = _batches(deployment, bench)
+    engine = bench.backend.load(prepared.engine.path, deployment)
+    try:
+        requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
+        return drive_deployment(engine, requests, deployment=deployment, plan=bench.space.plan)
+    finally:
+        engine.close()
+
+
 def score_report(deployment: Deployment, bench: Bench) -> Quality:
     """Score a deployment's engine on the report split, which no search has seen.
 
@@ -78,16 +99,14 @@ def score_report(deployment: Deployment, bench: Bench) -> Quality:
         TrialError: The engine cannot be built, loaded or scored.
     """
     prepared = bench.prepare(deployment)
-    engine = bench.backend.load(prepared.engine.path, deployment)
-    try:
-        return _quality(engine, prepared, bench, bench.dataset.report)[0]
-    finally:
-        engine.close()
+    return _quality(deployment, prepared, bench, bench.dataset.report)[0]
 
 
 def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Completed:
     on_phase("prepare")
     prepared = bench.prepare(deployment)
+    on_phase("score")
+    quality, score_s = _quality(deployment, prepared, bench, bench.dataset.search)
     on_phase("load")
     batches = _batches(deployment, bench)
     started = perf_counter()
@@ -96,16 +115,14 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         load_s = perf_counter() - started
         on_phase("measure")
         requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
-        driven = drive(
+        driven = drive_deployment(
             engine,
             requests,
-            concurrency=deployment.concurrency,
-            batch_size=deployment.batch_size,
+            deployment=deployment,
             plan=bench.space.plan,
+            question=_question(quality, bench.space),
         )
         measure_s = perf_counter() - started - load_s
-        on_phase("score")
-        quality, score_s = _quality(engine, prepared, bench, bench.dataset.search)
     finally:
         engine.close()
     on_phase("memory")
@@ -130,6 +147,8 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         environment=environment(extra=prepared.spec.environment),
         flags=driven.flags,
         blocks=driven.blocks,
+        queueing=driven.queueing,
+        quiet=driven.quiet,
     )
     _refuse_unscored(completed, bench.space)
     return completed
@@ -154,10 +173,20 @@ def _bytes_of(tensors: Tensors) -> int:
     return sum(array.nbytes for array in tensors.values())
 
 
+def _question(quality: Quality, space: SearchSpace) -> Question:
+    """Ask whether the deployment may be chosen at all."""
+    scores = dict(quality.scores)
+    scored = [bound for bound in space.constraints if bound.metric.name in scores]
+    return Question(
+        bounds=space.constraints,
+        is_out=any(misses(scores[bound.metric.name], bound) for bound in scored),
+    )
+
+
 def _quality(
-    engine: Engine, prepared: Prepared, bench: Bench, split: Split
+    deployment: Deployment, prepared: Prepared, bench: Bench, split: Split
 ) -> tuple[Quality, float]:
-    """Return the engine's quality on a split and the seconds it took; 0.0 from the store.
+    """Return an engine's quality on a split and the seconds it took; 0.0 from the store.
 
     Accuracy belongs to the engine, not to the deployment: it is scored once per engine.
     """
@@ -171,15 +200,19 @@ def _quality(
     }
 
     def make(out: Path) -> None:
-        quality = score_engine(
-            engine.infer,
-            engine.inputs,
-            split,
-            task=task,
-            preprocessing=bench.dataset.preprocessing,
-            batch_size=prepared.spec.batch_size or _fixed_batch(engine) or _SCORING_BATCH,
-            source=bench.space.source,
-        )
+        engine = bench.backend.load(prepared.engine.path, deployment)
+        try:
+            quality = score_engine(
+                engine.infer,
+                engine.inputs,
+                split,
+                task=task,
+                preprocessing=bench.dataset.preprocessing,
+                batch_size=prepared.spec.batch_size or _fixed_batch(engine) or _SCORING_BATCH,
+                source=bench.space.source,
+            )
+        finally:
+            engine.close()
         out.write_text(json_from_quality(quality), encoding="utf-8")
 
     scored = bench.store.obtain("quality", parts, make)
@@ -225,9 +258,13 @@ def _record(prepared: Prepared) -> EngineRecord:
     )
 
 
-def _kind_of_infeasible(error: InfeasibleError) -> Literal["unsupported", "memory", "output"]:
+def _kind_of_infeasible(
+    error: InfeasibleError,
+) -> Literal["unsupported", "memory", "output", "saturated"]:
     if isinstance(error, MemoryLimitError):
         return "memory"
+    if isinstance(error, SaturatedError):
+        return "saturated"
     return "output" if isinstance(error, OutputError) else "unsupported"
 
 

@@ -5,6 +5,7 @@ a gate that failed.
 Heavy libraries are imported inside the commands that need them, so that ``--help`` is instant.
 """
 
+import inspect
 import os
 import sys
 from typing import Annotated
@@ -13,11 +14,17 @@ import typer
 
 from optimizer.cli import (
     authoring,
+    building,
+    certifying,
+    comparing,
+    effects,
     exporting,
     harvest,
     health,
     looking,
+    recomputing,
     reporting,
+    saturating,
     searching,
     storekeeping,
     tracking,
@@ -34,15 +41,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(searching.search)
+app.command()(building.build)
 app.command()(harvest.front)
 app.command()(harvest.show)
+app.command()(effects.effect)
+app.command()(certifying.certify)
 app.command()(reporting.report)
+app.command()(saturating.saturate)
 app.command()(exporting.export)
 app.command()(exporting.verify)
 app.command()(exporting.register)
 app.command()(exporting.reproduce)
+app.command()(comparing.compare)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
+app.command()(recomputing.recompute)
 app.command()(harvest.studies)
 app.command()(tracking.sync)
 app.command()(authoring.init)
@@ -50,6 +63,19 @@ app.command()(authoring.check)
 app.command()(authoring.schema)
 app.command()(health.doctor)
 app.add_typer(storekeeping.app, name="store")
+
+
+def _in_paragraphs(text: str) -> str:
+    """Join the lines of each paragraph, so that a terminal breaks them where it ends."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        one if one.startswith(" ") else " ".join(one.splitlines()) for one in paragraphs
+    )
+
+
+for _command in (*app.registered_commands, *storekeeping.app.registered_commands):
+    assert _command.callback is not None
+    _command.help = _in_paragraphs(_command.callback.__doc__ or "")
 
 
 def _version(*, wanted: bool) -> None:

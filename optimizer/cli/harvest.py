@@ -69,7 +69,7 @@ def front(
     from optimizer.front.of_study import front_of_study
     from optimizer.front.plot import png_of_front
     from optimizer.front.tables import table_of_front
-    from optimizer.front.words import summary_of_front
+    from optimizer.front.words import summary_of_front, why_empty
     from optimizer.wiring import place_at, study_at
     from optimizer.workspace import write_atomically
 
@@ -99,6 +99,7 @@ def front(
         for line in summary_of_front(the_front):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not the_front.candidates:
+        typer.echo(why_empty(the_front, trials=len(records)), err=True)
         raise typer.Exit(NOTHING_FEASIBLE)
 
 
@@ -137,9 +138,12 @@ def show(
     from optimizer.front.data import data_of_trial
     from optimizer.front.picking import record_named
     from optimizer.front.tables import tables_of_trial
+    from optimizer.saturation.result import load_saturation
+    from optimizer.saturation.words import lines_of
     from optimizer.wiring import place_at, study_at
 
-    found = study_at(place_at(workspace, storage), study)
+    place = place_at(workspace, storage)
+    found = study_at(place, study)
     record = record_named(trial, found)
     verdict = found.verdicts().get(record.number)
     if json:
@@ -149,6 +153,11 @@ def show(
     for heading, table in tables_of_trial(record, verdict):
         console.print(heading)
         console.print(table)
+    saturation = load_saturation(place.workspace, record.uid)
+    if saturation is not None:
+        console.print(f"saturation, measured {saturation.made_at}", style="italic")
+        for line in lines_of(saturation):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def studies(

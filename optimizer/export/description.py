@@ -3,7 +3,7 @@
 import getpass
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import distributions, version
 
@@ -15,6 +15,7 @@ from optimizer.export.manifest import (
     EstimateSection,
     ExportedSection,
     FileSection,
+    LoadSection,
     Manifest,
     MeasurementSection,
     ObjectiveSection,
@@ -64,7 +65,9 @@ def manifest_of(
         metrics={name: _estimate(one) for name, one in outcome.metrics().items()},
         scores=_scores(export),
         measurement=MeasurementSection(
-            plan=PlanSection(**asdict(space.plan)),
+            plan=PlanSection(
+                **{one.name: getattr(space.plan, one.name) for one in fields(space.plan)}
+            ),
             requests=outcome.speed.requests,
             blocks=outcome.speed.blocks,
             flags=outcome.flags,
@@ -109,12 +112,14 @@ def _trial(export: Export) -> TrialSection:
 
 def _deployment(export: Export) -> DeploymentSection:
     deployment = export.outcome.deployment
+    load = deployment.load
     return DeploymentSection(
         variant=deployment.variant,
         precision=deployment.precision,
         batch_size=deployment.batch_size,
         concurrency=deployment.concurrency,
         options=dict(deployment.options),
+        load=None if load is None else LoadSection(**asdict(load)),
     )
 
 

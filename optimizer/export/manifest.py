@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from optimizer.errors import BundleError
 from optimizer.front.certainty import Verdict
-from search_spaces.deployment import Deployment, Precision, Scalar
+from search_spaces.arrivals import Arrivals
+from search_spaces.deployment import Deployment, OpenLoad, Precision, Scalar
 from search_spaces.metrics import Direction
 from search_spaces.space import MeasuringPlan, Preprocessing, Task, TaskKind
 from trials.backend import EngineSpec, TensorSpec
@@ -79,14 +80,26 @@ class TrialSection(Section):
     finished_at: datetime
 
 
+class LoadSection(Section):
+    """The open load that the deployment was measured under."""
+
+    rate_rps: float = Field(gt=0)
+    max_queue_delay_us: int = Field(ge=0)
+
+
 class DeploymentSection(Section):
-    """The point of the space."""
+    """The point of the space.
+
+    Attributes:
+        load: None for a closed loop.
+    """
 
     variant: str
     precision: Precision
     batch_size: int = Field(ge=1)
     concurrency: int = Field(ge=1)
     options: dict[str, Scalar]
+    load: LoadSection | None = None
 
     def deployment(self) -> Deployment:
         """Return it as the rest of trifront sees it."""
@@ -96,6 +109,7 @@ class DeploymentSection(Section):
             batch_size=self.batch_size,
             concurrency=self.concurrency,
             options=tuple(sorted(self.options.items())),
+            load=None if self.load is None else OpenLoad(**self.load.model_dump()),
         )
 
 
@@ -234,6 +248,8 @@ class PlanSection(Section):
     deadline_s: float
     max_memory_mb: float | None
     seed: int
+    arrivals: Arrivals | None = None
+    preferred_batch_sizes: tuple[int, ...] = ()
 
 
 class MeasurementSection(Section):
@@ -246,7 +262,7 @@ class MeasurementSection(Section):
 
     def measuring_plan(self) -> MeasuringPlan:
         """Return the plan as measuring takes it."""
-        return MeasuringPlan(**self.plan.model_dump())
+        return MeasuringPlan(**dict(self.plan))
 
 
 class ReferencesSection(Section):

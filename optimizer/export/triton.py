@@ -164,7 +164,6 @@ def _model(
 ) -> TritonModel:
     deployment = export.outcome.deployment
     level = str(dict(export.spec.options).get("graph_optimization", "all"))
-    half_us = export.outcome.speed.latency_p50_s.value * _US_PER_S / 2
     # answers of dynamic int8 depend on who shares a batch, so requests are kept apart
     is_shared = deployment.precision is not Precision.INT8_DYNAMIC
     return TritonModel(
@@ -173,13 +172,28 @@ def _model(
         inputs=export.recorded.inputs,
         outputs=export.recorded.outputs,
         batch_size=deployment.batch_size,
-        queue_delay_us=max(1, round(half_us)) if is_shared else None,
+        queue_delay_us=_queue_delay_us(export) if is_shared else None,
+        preferred=_preferred(export),
         instances=deployment.concurrency,
         on_gpu=backend is TritonBackend.TENSORRT,
         labels=labels,
         graph_level=_GRAPH_LEVELS.get(level) if backend is TritonBackend.ONNXRUNTIME else None,
         parameters=_parameters(export, backend, level),
     )
+
+
+def _queue_delay_us(export: Export) -> int:
+    """Return how long requests wait for others: as measured, else half of a batch's p50."""
+    load = export.outcome.deployment.load
+    if load is not None:
+        return load.max_queue_delay_us
+    return max(1, round(export.outcome.speed.latency_p50_s.value * _US_PER_S / 2))
+
+
+def _preferred(export: Export) -> tuple[int, ...]:
+    largest = export.outcome.deployment.batch_size
+    chosen = [size for size in export.space.plan.preferred_batch_sizes if size <= largest]
+    return tuple(chosen) or (largest,)
 
 
 def _parameters(export: Export, backend: TritonBackend, level: str) -> tuple[tuple[str, str], ...]:

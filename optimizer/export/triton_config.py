@@ -34,6 +34,7 @@ class TritonModel:
         batch_size: Samples in the largest batch, >= 1.
         queue_delay_us: How long a request may wait for others to share a batch, microseconds; None
             where requests are not to share one.
+        preferred: Sizes of batches that leave at once, ascending.
         instances: Requests that are run at once, >= 1.
         on_gpu: Where the instances run.
         labels: Name of the file with the class names of the first output, if there is one.
@@ -47,6 +48,7 @@ class TritonModel:
     outputs: tuple[TensorSpec, ...]
     batch_size: int
     queue_delay_us: int | None
+    preferred: tuple[int, ...]
     instances: int
     on_gpu: bool
     labels: str | None
@@ -78,8 +80,9 @@ def _lines(model: TritonModel) -> Iterator[str]:
         yield f"output [ {{ {_tensor(spec, model)}{labels if position == 0 else ''} }} ]"
     if model.batches and model.batch_size > 1 and model.queue_delay_us is not None:
         yield "dynamic_batching {"
-        yield f"  preferred_batch_size: [ {model.batch_size} ] # what was measured"
-        yield f"  max_queue_delay_microseconds: {model.queue_delay_us} # half of a batch's p50"
+        sizes = ", ".join(map(str, model.preferred))
+        yield f"  preferred_batch_size: [ {sizes} ] # what was measured"
+        yield f"  max_queue_delay_microseconds: {model.queue_delay_us}"
         yield "}"
     kind = "KIND_GPU" if model.on_gpu else "KIND_CPU"
     yield f"instance_group [ {{ count: {model.instances} kind: {kind} }} ]"

@@ -16,10 +16,12 @@ from search_spaces.errors import SpaceError
 from search_spaces.metrics import METRICS
 from search_spaces.rules import Rule, rule_from_text
 from search_spaces.space import Constraint, Objective, SearchSpace
-from search_spaces.spelling import did_you_mean
+from search_spaces.spelling import did_you_mean, nearest
 from trials.outcome import Completed
 
 _METRIC_FIRST = re.compile(r"\s*(\w+)\s*[<>]=?")
+_ASSIGNMENT = re.compile(r"(?<![<>=!])=(?!=)")
+_NAME = re.compile(r"[A-Za-z_][\w-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,26 @@ def _rule(text: str, space: SearchSpace) -> Rule:
     except SpaceError as error:
         raise UsageError(
             error.problem,
-            hint="write a bound on a metric, or a condition on axes, one per --where",
+            hint=_mend(text, space),
         ) from error
+    known = {axis.name: [str(value) for value in axis.values] for axis in space.axes}
+    for axis, word in rule.mentions():
+        if word not in known[axis]:
+            raise UsageError(
+                f"{axis} is never {word!r} in this study", hint=did_you_mean(word, known[axis])
+            )
     return rule
+
+
+def _mend(text: str, space: SearchSpace) -> str:
+    """Say what was most likely meant by a condition that is none."""
+    if _ASSIGNMENT.search(text):
+        return "compare with =="
+    words = {str(value) for axis in space.axes for value in axis.values}
+    for name in _NAME.findall(text):
+        if name in words:
+            return f"put text in quotes: '{name}'"
+        metric = nearest(name, METRICS)
+        if metric is not None and name not in {axis.name for axis in space.axes}:
+            return f"did you mean the metric {metric}?"
+    return "write a bound on a metric, or a condition on axes, one per --where"

@@ -27,6 +27,7 @@ def data_of_front(front: Front, verdicts: Mapping[int, Quality]) -> dict[str, ob
         "ties": [one for one, member in zip(shown, members, strict=True) if not member],
         "knee": None if front.knee is None else front.knee.number,
         "hypervolume": front.hypervolume,
+        "certified": front.certified,
         "counts": {
             "front": len(front.members),
             "ties": len(front.ties),

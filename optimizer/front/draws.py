@@ -26,7 +26,8 @@ from optimizer.front.certainty import scored_names
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS, Scale
 from trials.measurement import Block, Estimate, Quality
-from trials.measuring.statistics import MIN_BLOCKS, autocorrelation_time
+from trials.measuring.spread import autocorrelation_time
+from trials.measuring.statistics import MIN_BLOCKS
 from trials.outcome import Completed
 from trials.scoring.sample_scores import unpacked
 

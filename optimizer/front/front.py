@@ -55,6 +55,8 @@ class Front:
         knee: The member that would be missed most, of those that meet all bounds for certain where
             there are any; None on an empty front.
         hypervolume: Share of the box between the ideal and the reference point, in [0, 1].
+        certified: When and how its probabilities were certified, in words; None where they rest on
+            the trials themselves.
     """
 
     objectives: tuple[Objective, ...]
@@ -66,6 +68,7 @@ class Front:
     failed: tuple[TrialRecord, ...]
     knee: TrialRecord | None
     hypervolume: float
+    certified: str | None = None
 
     @property
     def members(self) -> tuple[TrialRecord, ...]:

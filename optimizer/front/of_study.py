@@ -1,5 +1,7 @@
 """The front of a study in a workspace, with everything that is known of it."""
 
+from optimizer.certifying.certificate import certificate_of
+from optimizer.certifying.showing import with_certificate
 from optimizer.front.asking import Question
 from optimizer.front.draws import BlocksOf
 from optimizer.front.front import Front, front_of
@@ -14,6 +16,9 @@ def front_of_study(
 ) -> Front:
     """Compute a study's front, with the probability of each candidate that it belongs there.
 
+    Where the study's own question is asked and its front was certified, the probabilities are the
+    certified ones.
+
     Args:
         study: Whose trials.
         workspace: Where their raw blocks lie; a trial of another machine does without.
@@ -22,12 +27,16 @@ def front_of_study(
     Raises:
         WorkspaceError: Raw blocks that cannot be read.
     """
-    if question is None:
-        space = study.space
-        question = Question(objectives=space.objectives, constraints=space.constraints)
+    space = study.space
+    own = Question(objectives=space.objectives, constraints=space.constraints)
+    question = question or own
     records = question.chosen(study.records())
     front = front_of(records, question.objectives, question.constraints)
-    return with_probabilities(front, blocks_in(workspace))
+    front = with_probabilities(front, blocks_in(workspace))
+    certificate = certificate_of(study) if question == own else None
+    if certificate is None:
+        return front
+    return with_certificate(front, certificate, trials=len(records))
 
 
 def blocks_in(workspace: Workspace) -> BlocksOf:

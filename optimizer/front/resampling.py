@@ -1,13 +1,15 @@
 """How probable it is that a deployment belongs on the front: the front of each of many draws."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.front.draws import BlocksOf, Drawer
+from optimizer.front.draws import BlocksOf, Drawer, Draws
 from optimizer.front.front import Front
 from optimizer.front.volume import costs_of_values, nondominated
+from optimizer.study.records import TrialRecord
 from search_spaces.space import Constraint, Objective
 
 DRAWS = 500  # a probability of one half is then known to 4 points
@@ -25,11 +27,27 @@ def with_probabilities(front: Front, blocks_of: BlocksOf, *, draws: int = DRAWS)
         blocks_of: Where raw blocks are to be had.
         draws: Number of draws, >= 1.
     """
+    drawer = Drawer(blocks_of, draws=draws)
+    return with_drawn_probabilities(front, drawer.drawn, draws=draws)
+
+
+def with_drawn_probabilities(
+    front: Front,
+    drawn_of: Callable[[TrialRecord, Sequence[str]], dict[str, Draws]],
+    *,
+    draws: int,
+) -> Front:
+    """Do the same with draws from anywhere.
+
+    Args:
+        front: Whose candidates compete.
+        drawn_of: Gives metrics of a candidate by name, each of shape ``(draws,)``.
+        draws: Number of draws, >= 1.
+    """
     objectives, constraints = front.objectives, front.constraints
     wanted: tuple[Objective | Constraint, ...] = (*objectives, *constraints)
     names = {one.metric.name for one in wanted}
-    drawer = Drawer(blocks_of, draws=draws)
-    drawn = [drawer.drawn(one.record, sorted(names)) for one in front.candidates]
+    drawn = [drawn_of(one.record, sorted(names)) for one in front.candidates]
     shape = (draws, len(drawn), len(objectives))
     costs = np.empty(shape)
     within = np.ones(shape[:2], dtype=bool)

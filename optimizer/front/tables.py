@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from optimizer.front.front import Candidate, Front
 from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
-from trials.measurement import Estimate, Quality
+from trials.measurement import Estimate, Quality, Queueing, Quiet
 from trials.outcome import Completed
 
 if TYPE_CHECKING:
@@ -95,16 +95,15 @@ def topics_of_trial(
         return
     flags = f" ({', '.join(outcome.flags)})" if outcome.flags else ""
     yield f"measured, with 95 % intervals{flags}", _written(outcome.metrics().items())
+    if outcome.quality is not None:
+        yield from _by_cohort(outcome.quality)
+    if outcome.queueing is not None:
+        yield "under its open load", list(_queueing(outcome.queueing))
+    if outcome.quiet is not None and outcome.flags:
+        yield "how quiet the machine was", list(_of_quiet(outcome.quiet, outcome.speed.blocks))
     if verdict is not None:
         yield f"on the report split, {verdict.samples:,} samples", _written(verdict.scores)
-    if outcome.quality is not None and outcome.quality.cohorts:
-        yield (
-            "by cohort",
-            [
-                (f"{cohort.cohort} ({cohort.samples})", text_of(cohort.score))
-                for cohort in outcome.quality.cohorts
-            ],
-        )
+        yield from _by_cohort(verdict)
     costs = asdict(outcome.costs).items()
     yield (
         "cost, 0 where the store had it",
@@ -112,6 +111,15 @@ def topics_of_trial(
     )
     yield "engine", [(name, str(value)) for name, value in asdict(outcome.engine).items()]
     yield "environment", outcome.environment.facts
+
+
+def _by_cohort(quality: Quality) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
+    """Yield the main score of each cohort, with the split that it rests on."""
+    if quality.cohorts:
+        yield (
+            f"{label(quality.scores[0][0])} by cohort, on the {quality.split} split",
+            [(f"{one.cohort} ({one.samples})", text_of(one.score)) for one in quality.cohorts],
+        )
 
 
 def tables_of_trial(
@@ -130,8 +138,27 @@ def tables_of_trial(
         yield Text(heading, style="italic"), table
 
 
+def _of_quiet(quiet: Quiet, blocks: int) -> Iterator[tuple[str, str]]:
+    yield "blocks with other work beside them", f"{quiet.contended_blocks} of {blocks}"
+    yield "blocks measured again for that", str(quiet.repeated_blocks)
+    if quiet.cpu_s_per_request is not None:
+        yield "CPU time per request [ms]", text_of(quiet.cpu_s_per_request.scaled(1e3))
+
+
 def _written(estimates: Iterable[tuple[str, Estimate]]) -> list[tuple[str, str]]:
     return [(label(name), text_of(estimate)) for name, estimate in estimates]
+
+
+def _queueing(found: Queueing) -> Iterator[tuple[str, str]]:
+    for name, mean_s, p99_s in (
+        ("waiting", found.wait_mean_s, found.wait_p99_s),
+        ("service", found.service_mean_s, found.service_p99_s),
+    ):
+        yield f"{name} [ms]", f"mean {number(mean_s * 1e3)}, p99 {number(p99_s * 1e3)}"
+    filling = f", {found.padded_share:.0%} of it filling" if found.padded_share else ""
+    yield "batch", f"mean {number(found.batch_mean)}{filling}"
+    late = f"median {number(found.late_p50_s * 1e6)}, p99 {number(found.late_p99_s * 1e6)}"
+    yield "lateness of the load generator [us]", late
 
 
 def _in_seconds(cost: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from optimizer.front.certainty import Verdict
 from optimizer.front.front import Candidate, Front
-from search_spaces.deployment import Deployment
+from search_spaces.deployment import Deployment, plain_rate
 from search_spaces.metrics import METRICS
 from trials.measurement import Estimate
 from trials.outcome import Failed, Infeasible
@@ -32,12 +32,23 @@ def number(value: float) -> str:
 
 
 def short(deployment: Deployment) -> str:
-    """Write a deployment in few characters, as ``cnn int8 b8 c2 threads=1``."""
-    options = " ".join(f"{name}={value}" for name, value in deployment.options)
-    return (
-        f"{deployment.variant} {deployment.precision.value} b{deployment.batch_size} "
-        f"c{deployment.concurrency} {options}"
-    ).rstrip()
+    """Write a deployment in few characters, as ``cnn int8 b8 c2 threads=1``.
+
+    An open load stands before the options, as ``200/s`` or ``200/s 500us``, the second being how
+    long a request may wait for others.
+    """
+    parts = [
+        deployment.variant,
+        deployment.precision.value,
+        f"b{deployment.batch_size}",
+        f"c{deployment.concurrency}",
+    ]
+    if deployment.load is not None:
+        parts.append(f"{plain_rate(deployment.load.rate_rps)}/s")
+        if deployment.load.max_queue_delay_us:
+            parts.append(f"{deployment.load.max_queue_delay_us}us")
+    parts += [f"{name}={value}" for name, value in deployment.options]
+    return " ".join(parts)
 
 
 def label(metric: str) -> str:
@@ -84,10 +95,30 @@ def summary_of_front(front: Front) -> Iterator[str]:
         yield f"{count} × {reason}"
 
 
+def why_empty(front: Front, *, trials: int) -> str:
+    """Say why nothing is on a front, and what to do.
+
+    Args:
+        front: An empty one.
+        trials: How many have ended, those that were not asked about too.
+    """
+    if not trials:
+        return "no trial has ended yet: search on, or name another study with --study"
+    if not (front.missed or front.infeasible or front.failed):
+        return "no trial meets the conditions on axes: loosen a --where, or search on"
+    if front.missed:
+        return (
+            "all that was measured misses a bound: loosen a --where or a constraint, or search on"
+        )
+    return "nothing could be measured, for the reasons above"
+
+
 def _legend(front: Front) -> Iterator[str]:
     yield "b is the batch size, c the concurrency; 95 % intervals in brackets; * is the knee"
     if any(one.probability is not None for one in front.candidates):
         yield "on front: how probable it is that the deployment belongs there"
+    if front.certified is not None:
+        yield front.certified
     if front.ties:
         yield "≈ cannot be told apart from: beaten by these trials, but within the intervals"
     if any(one.bounds is Verdict.UNDECIDED for one in front.candidates):

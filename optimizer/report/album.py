@@ -1,14 +1,18 @@
 """The pictures of a report: which trials they show, and what they tell who cannot see them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeAlias
 
 from optimizer.front.draws import BlocksOf
 from optimizer.front.front import Front
 from optimizer.front.words import number, short, text_of
 from optimizer.report import pictures
 from optimizer.report.pictures import Measured
+from optimizer.saturation.figure import figure_of_saturation
+from optimizer.saturation.result import Saturation
+from optimizer.saturation.words import lines_of
 from optimizer.study.records import TrialRecord
 from trials.measurement import Calibration, Quality
 from trials.outcome import Completed
@@ -16,6 +20,10 @@ from trials.outcome import Completed
 _TAILS = 8  # lines that can be told apart
 _SERIES = 12
 _LEAST_SERIES = 2  # levels of concurrency that make a line
+
+
+SaturationOf: TypeAlias = Callable[[str], Saturation | None]
+"""Return the saturation of a trial by its uid, None where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +92,19 @@ def concurrency_of(records: Sequence[TrialRecord]) -> Picture | None:
 def _but_concurrency(record: TrialRecord) -> str:
     words = short(record.outcome.deployment).split(" ")
     return " ".join(word for at, word in enumerate(words) if at != 3)  # noqa: PLR2004 (c2, see short)
+
+
+def saturations_of(front: Front, saturation_of: SaturationOf) -> tuple[Picture, ...]:
+    """Show how far each member of the front can be loaded, where that was measured."""
+    found = (saturation_of(record.uid) for record in front.members)
+    return tuple(
+        Picture(
+            svg=pictures.svg_of(figure_of_saturation(one)),
+            text=f"Trial {one.trial}: {'; '.join(lines_of(one))}.",
+        )
+        for one in found
+        if one is not None
+    )
 
 
 def cohorts_of(engines: Mapping[str, Quality]) -> Picture | None:

@@ -11,11 +11,13 @@ from optimizer.front.front import Front
 from optimizer.front.words import short, standing_of
 from optimizer.report.album import (
     Picture,
+    SaturationOf,
     cohorts_of,
     concurrency_of,
     distributions_of,
     measured_members,
     reliability_of,
+    saturations_of,
     tails_of,
 )
 from optimizer.report.tables import (
@@ -53,6 +55,14 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What lies beside a study's records, found by a trial's uid."""
+
+    blocks_of: BlocksOf
+    saturation_of: SaturationOf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """Everything that a report shows, in the order in which it shows it."""
 
@@ -69,6 +79,7 @@ class Content:
     distributions: Picture | None
     tails: Picture | None
     concurrency: Picture | None
+    saturations: tuple[Picture, ...]
     scores: Table
     cohorts: Picture | None
     reliability: Picture | None
@@ -81,7 +92,7 @@ class Content:
 
 
 def content_of(
-    study: SearchStudy, front: Front, question: Question, blocks_of: BlocksOf
+    study: SearchStudy, front: Front, question: Question, evidence: Evidence
 ) -> Content:
     """Work out what a report of a study says.
 
@@ -89,12 +100,12 @@ def content_of(
         study: Whose trials.
         front: Its front, with probabilities.
         question: What was asked of it.
-        blocks_of: Where raw blocks are to be had.
+        evidence: Where raw blocks and saturations are to be had.
     """
     records = question.chosen(study.records())
     verdicts = study.verdicts()
     engines = engines_of(front)
-    members = measured_members(front, blocks_of)
+    members = measured_members(front, evidence.blocks_of)
     return Content(
         study=study.name,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -109,6 +120,7 @@ def content_of(
         distributions=distributions_of(members),
         tails=tails_of(members),
         concurrency=concurrency_of(records),
+        saturations=saturations_of(front, evidence.saturation_of),
         scores=table_of_scores(front, verdicts),
         cohorts=cohorts_of(engines),
         reliability=reliability_of(engines),
@@ -139,6 +151,8 @@ def _summary(front: Front, records: Sequence[TrialRecord]) -> Iterator[str]:
     measured = sum(isinstance(record.outcome, Completed) for record in records)
     yield f"{len(records)} trials, {measured} of them measured"
     yield f"{len(front.members)} on the front, {len(front.ties)} cannot be told apart from it"
+    if front.certified is not None:
+        yield front.certified
     yield f"{len(front.dominated)} beaten beyond both intervals, {len(front.missed)} miss a bound"
     if front.infeasible or front.failed:
         yield f"{len(front.infeasible)} cannot run, {len(front.failed)} failed"

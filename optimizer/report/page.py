@@ -8,13 +8,15 @@ page forbids every connection, so that even a mistake here could call nobody.
 import base64
 import json
 from dataclasses import asdict
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 from optimizer.front.asking import Question
 from optimizer.front.of_study import blocks_in, front_of_study
 from optimizer.report.album import Picture
-from optimizer.report.content import Content, content_of
+from optimizer.report.content import Content, Evidence, content_of
+from optimizer.saturation.result import load_saturation
 from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace
 from search_spaces.metrics import METRICS, Scale
@@ -24,10 +26,13 @@ def html_of_study(study: SearchStudy, workspace: Workspace, question: Question) 
     """Write a study's report.
 
     Raises:
-        WorkspaceError: Raw blocks that cannot be read.
+        WorkspaceError: Raw blocks or a saturation that cannot be read.
     """
     front = front_of_study(study, workspace, question)
-    return html_of_content(content_of(study, front, question, blocks_in(workspace)))
+    evidence = Evidence(
+        blocks_of=blocks_in(workspace), saturation_of=partial(load_saturation, workspace)
+    )
+    return html_of_content(content_of(study, front, question, evidence))
 
 
 def html_of_content(content: Content) -> str:

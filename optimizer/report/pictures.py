@@ -72,7 +72,7 @@ def svg_of_distributions(trials: Sequence[Measured]) -> str:
     axes.set_xlabel("latency of a request [ms]")
     _name_rows(axes, [one.name for one in trials])
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def svg_of_tails(trials: Sequence[Measured]) -> str:
@@ -101,7 +101,7 @@ def svg_of_tails(trials: Sequence[Measured]) -> str:
     axes.set_xlabel("latency of a request [ms]")
     axes.set_ylabel("share of requests that took longer")
     axes.legend(loc="lower left", fontsize="small", framealpha=0.9)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def svg_of_reliability(engines: Mapping[str, Calibration]) -> str:
@@ -126,7 +126,7 @@ def svg_of_reliability(engines: Mapping[str, Calibration]) -> str:
     grid[0].set_xlim(max(0.0, low - 0.05), 1.01)
     figure.supxlabel("stated confidence", fontsize="medium")
     figure.supylabel("share that was right", fontsize="medium")
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def svg_of_cohorts(engines: Mapping[str, Sequence[tuple[str, Estimate]]]) -> str:
@@ -142,7 +142,7 @@ def svg_of_cohorts(engines: Mapping[str, Sequence[tuple[str, Estimate]]]) -> str
     axes.set_xlabel("score, higher is better")
     _name_rows(axes, cohorts)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize="small", frameon=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def svg_of_concurrency(series: Mapping[str, Sequence[TrialRecord]]) -> str:
@@ -176,7 +176,7 @@ def svg_of_concurrency(series: Mapping[str, Sequence[TrialRecord]]) -> str:
     axes.set_ylabel("throughput [samples/s]")
     axes.grid(visible=True, which="major", color="#DDDDDD", linewidth=0.6)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def _figure(rows: int, *, taller: float = 0.0) -> "tuple[Figure, Axes]":
@@ -225,11 +225,12 @@ def _reach(estimate: Estimate) -> tuple[float, float]:
     return max(0.0, estimate.value - low), max(0.0, high - estimate.value)
 
 
-def _svg(figure: "Figure") -> str:
+def svg_of(figure: "Figure") -> str:
+    """Write a figure as SVG, the same text for the same picture."""
     from matplotlib import rc_context
 
     buffer = StringIO()
-    # the same picture has the same text: no date, no random identifiers; letters stay letters
+    # no date, no random identifiers; letters stay letters
     with rc_context({"svg.hashsalt": "trifront", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -101,8 +101,11 @@ class DistinctSampler(BaseSampler):
         # not inferred from the trials, as samplers do: every trial of a study has these parameters
         searched = {name: one for name, one in search_space.items() if not one.single()}
         params = dict(self._inner.sample_relative(study, trial, searched))
+        first = self._encoding.params_at((0,) * len(self._encoding.parameters))
         for name, distribution in search_space.items():
-            if name not in params:
+            if distribution.single():
+                params[name] = first[name]  # no choice: samplers would warn of being asked
+            elif name not in params:
                 params[name] = self._inner.sample_independent(study, trial, name, distribution)
         # as the built-in samplers read: one look at the storage for all of them
         trials = study._get_trials(deepcopy=False, use_cache=True)  # noqa: SLF001
@@ -268,4 +271,5 @@ def _gp(seed: int) -> BaseSampler:
     check_available(SamplerName.GP)
     from optuna.samplers import GPSampler
 
-    return GPSampler(seed=seed)
+    # an axis of one value has nothing to be modelled, and would be warned of at every trial
+    return GPSampler(seed=seed, warn_independent_sampling=False)

@@ -95,9 +95,11 @@ class SearchStudy:
     def __init__(self, study: Study, url: str, turn: Turn | None = None) -> None:
         attributes = study.user_attrs
         if attributes.get(_FORMAT) != FORMAT:
+            found = attributes.get(_FORMAT)
+            what = "was not made by trifront" if found is None else f"is of format {found}"
             raise StudyError(
-                f"study '{study.study_name}' was not made by this version of trifront",
-                hint="choose another name with --study",
+                f"study '{study.study_name}' {what}, this trifront reads {FORMAT}",
+                hint="use the trifront that made it, or choose another name with --study",
             )
         self.study = study
         with legible(f"study '{study.study_name}'"):
@@ -262,6 +264,25 @@ class SearchStudy:
                 with legible(f"the verdict on trial {number} of study '{self.name}'"):
                     verdicts[number] = quality_from_json(text)
         return verdicts
+
+    def remember(self, name: str, text: str) -> None:
+        """Keep a text with the study, in place of an earlier one of that name.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        with storage_errors(self._url):
+            self.study.set_user_attr(name, text)
+
+    def remembered(self, prefix: str) -> dict[str, str]:
+        """Return the texts whose names begin so, by name.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        with storage_errors(self._url):
+            attributes = self.study.user_attrs
+        return {name: text for name, text in attributes.items() if name.startswith(prefix)}
 
     def _end(
         self, trial: Trial, outcome: Outcome, *, already: Container[str] = frozenset()

@@ -71,7 +71,7 @@ def reproduce(
         with worker:
             on_step("reading models and data")
             facts = worker.describe()
-            _refuse_changed(old, study, dict(facts.digests))
+            refuse_changed(old, study, dict(facts.digests))
             reason = _why_no_speed(old, environment(extra=facts.environment), blocks)
             runs = _Runs(worker, old)
             count = 1 if reason else order.sessions  # once, to build and to score
@@ -129,7 +129,17 @@ class _Runs:
         return self._outcomes[0]
 
 
-def _refuse_changed(old: Completed, study: SearchStudy, now: Mapping[str, str]) -> None:
+def refuse_changed(old: Completed, study: SearchStudy, now: Mapping[str, str]) -> None:
+    """See that a trial's model and data are still those that it was measured with.
+
+    Args:
+        old: The trial's outcome.
+        study: Its study.
+        now: SHA-256 by name of what was read now; see :class:`trials.bench.BenchFacts`.
+
+    Raises:
+        StudyError: One is another; the message names it.
+    """
     wanted = {f"variant:{old.deployment.variant}", "code:metric"}
     for name, digest in sorted(study.digests.items()):
         if (name in wanted or name.startswith("data:")) and now.get(name) != digest:

@@ -87,3 +87,23 @@ def test_what_cannot_be_meant_is_refused_with_the_mend(
 
     assert problem in f"{refusal.value} {refusal.value.hint}"
     assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("condition", "mend"),
+    [
+        ("latency_p99 <= 10", "did you mean the metric latency_p99_ms?"),
+        ("acuracy >= 0.9", "did you mean the metric accuracy?"),
+        ("precision = 'int8'", "compare with =="),
+        ("precision == int8", "put text in quotes: 'int8'"),
+        ("precision == 'int9'", "did you mean 'int8'?"),
+        ("beauty > 1", "write a bound on a metric, or a condition on axes"),
+    ],
+)
+def test_condition_that_is_none_is_refused_with_what_was_meant(
+    space: SearchSpace, records: list[TrialRecord], condition: str, mend: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        question_of(space, records, where=[condition])
+
+    assert mend in caught.value.hint

@@ -168,6 +168,31 @@ def test_labels_that_are_no_classes_make_a_task_with_the_users_metric(
     assert space.task.metric == "my_metric:score"
 
 
+def test_labels_that_are_no_classes_are_spoken_of(tmp_path: Path, data: Path) -> None:
+    model = write_model(tmp_path / "net.onnx")
+    np.savez(tmp_path / "hot.npz", inputs=samples(100), labels=np.eye(4)[np.arange(100) % 4])
+
+    told = draft_space(model, data=tmp_path / "hot.npz", to=tmp_path / "hot.yaml")
+    silent = draft_space(model, data=data, to=tmp_path / "classes.yaml")
+
+    assert ["float64 (100, 4), are no class numbers" in note for note in told.notes] == [True]
+    assert "labels.argmax(1)" in told.notes[0]
+    assert silent.notes == ()
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.safetensors"])
+def test_file_of_pytorch_is_refused_with_what_to_do_with_it(
+    tmp_path: Path, data: Path, name: str
+) -> None:
+    (tmp_path / name).touch()
+
+    with pytest.raises(UsageError, match="is of PyTorch") as caught:
+        draft_space(tmp_path / name, data=data, to=None)
+
+    assert "factory" in caught.value.hint
+    assert "torch.onnx.export" in caught.value.hint
+
+
 def test_draft_with_the_users_metric_searches_once_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

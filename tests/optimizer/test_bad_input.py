@@ -208,6 +208,15 @@ def test_space_that_is_not_there_is_refused_with_what_ships(tmp_path: Path) -> N
     assert ran.written == ()
 
 
+def test_space_that_is_misspelt_is_refused_with_the_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text(SPACE, encoding="utf-8")
+
+    for wrong in ("digts.yaml", "digits", "digits.yml"):
+        ran = trifront("check", wrong, folder=tmp_path)
+
+        mentions(refusal(ran), f"{wrong}: there is no such", "did you mean 'digits.yaml'?")
+
+
 # --- models
 
 
@@ -518,6 +527,22 @@ def test_study_whose_identity_would_name_a_file_elsewhere_is_refused(studied: Pa
 
     mentions(refusal(ran), "study 'tiny'", "'../../../elsewhere'", "--study")
     assert not list(studied.parent.rglob("*elsewhere*"))
+
+
+@pytest.mark.parametrize(
+    ("found", "words"), [(2, "is of format 2, this trifront reads 1"), (None, "was not made by")]
+)
+def test_study_of_another_format_is_refused_with_the_mend(
+    studied: Path, found: int | None, words: str
+) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{studied / 'trifront/studies.db'}")
+    study = optuna.load_study(study_name="tiny", storage=storage)
+    study.set_user_attr("trifront:format", found)
+    storage.remove_session()
+
+    ran = trifront("front", folder=studied)
+
+    mentions(refusal(ran), "study 'tiny'", words, "the trifront that made it", "--study")
 
 
 def test_study_name_that_looks_like_a_path_writes_nothing_elsewhere(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,8 +26,9 @@ from search_spaces.catalog import SHIPPED, space_path
 
 TRIALS = "15"
 COMMANDS = (
-    *("search", "front", "show", "dashboard", "studies", "sync"),
-    *("export", "verify", "register", "reproduce"),
+    *("search", "build", "front", "show", "dashboard", "studies", "sync"),
+    *("export", "verify", "register", "reproduce", "recompute"),
+    *("compare", "effect", "certify", "saturate"),
     *("doctor", "report", "ui"),
     *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),
@@ -119,6 +121,44 @@ def test_help_of_every_command_has_an_example(command: str) -> None:
     assert re.search(rf"^\W*trifront {command}\b", ran.out, re.MULTILINE), ran.out
 
 
+def test_help_breaks_lines_only_where_the_terminal_ends() -> None:
+    ran = trifront("verify", "--help")
+
+    paragraph = next(
+        one for one in re.split(r"\n\s*\n", ran.out) if one.strip().startswith("Works on any")
+    )
+    *full, _last = (len(line.rstrip()) for line in paragraph.splitlines())
+    assert full
+    assert min(full) > 60  # of 80 columns; the source's own breaks would leave some with 20
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("typed", "proposed"),
+    [("ex", "export"), ("search fake --sa", "--sampler"), ("search fake --sampler t", "tpe")],
+)
+def test_bash_completes_commands_options_and_choices(
+    tmp_path: Path, typed: str, proposed: str
+) -> None:
+    words = f"trifront {typed}"
+    typing = (
+        "trifront --install-completion bash >&2; source ~/.bash_completions/trifront.sh; "
+        f"COMP_WORDS=({words}); COMP_CWORD={words.count(' ')}; _trifront_completion trifront; "
+        'echo "${COMPREPLY[@]}"'
+    )
+
+    ran = subprocess.run(
+        ["/bin/bash", "-c", typing],
+        env={"HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert proposed in ran.stdout.split()
+
+
 def test_every_command_is_tested_here() -> None:
     registered = {
         command.name or (command.callback.__name__ if command.callback else "")
@@ -152,6 +192,9 @@ def test_version_is_printed() -> None:
         ["verify", ".", "--against", "100%"],
         ["verify", ".", "--data", "absent.npz"],
         ["reproduce", "knee", "--sessions", "0"],
+        ["compare", "knee"],
+        ["compare", "0", "1", "--within", "0"],
+        ["compare", "0", "1", "--time", "soon"],
     ],
 )
 def test_wrong_usage_is_code_two_and_writes_nothing(
@@ -239,11 +282,20 @@ def test_front_is_ranked_by_weights_or_by_preference(here: Command) -> None:
     )
 
 
-def test_front_that_nothing_is_on_is_code_three(here: Command) -> None:
-    ran = here("front", "--where", "latency_p99_ms <= 0.000001")
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("latency_p99_ms <= 0.000001", "all that was measured misses a bound: loosen a --where"),
+        ("batch_size > 1000", "no trial meets the conditions on axes: loosen a --where"),
+    ],
+)
+def test_front_that_nothing_is_on_is_code_three_and_says_why(
+    here: Command, where: str, said: str
+) -> None:
+    ran = here("front", "--where", where)
 
     assert ran.code == 3
-    assert "missing a bound" in ran.out
+    assert said in ran.err
 
 
 def test_report_is_written_whole_and_named(here: Command, tmp_path: Path) -> None:
@@ -287,6 +339,39 @@ def test_export_writes_what_was_measured_and_lists_it(here: Command, tmp_path: P
     assert ran.code == 0
     assert ran.out.splitlines() == files
     assert {Path(file).name for file in files} >= {"manifest.json", "engine.json", "README.md"}
+
+
+def test_every_number_of_a_trial_is_computed_again(here: Command) -> None:
+    ran = here("recompute", "knee")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith("all 11 statistics are the same to the last digit\n")
+
+
+def test_changed_blocks_fail_the_recomputing(here: Command, place: Path) -> None:
+    uid = here("show", "knee", "--json").document["uid"]
+    path = place / "blocks" / f"{uid}.parquet"
+    blocks = load_blocks(path)
+    whole = path.read_bytes()
+    save_blocks(blocks[1:], path)
+
+    ran = here("recompute", "knee", "--json")
+
+    path.write_bytes(whole)
+    assert ran.code == 3
+    assert {"blocks", "requests", "throughput_sps"} <= set(ran.document["differing"])
+
+
+def test_damaged_blocks_are_an_error_of_one_line(here: Command, place: Path) -> None:
+    uid = here("show", "knee", "--json").document["uid"]
+    path = place / "blocks" / f"{uid}.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+
+    ran = here("recompute", "knee")
+
+    path.write_bytes(whole)
+    assert "holds no raw blocks, or is damaged" in one_line(ran)
 
 
 @pytest.mark.parametrize("again", ["verify", "reproduce"])

@@ -325,7 +325,7 @@ def test_courier_uses_no_processor_while_a_real_engine_is_measured(tmp_path: Pat
         ).run(Budget(trials=8))
 
     begun = [spent for name, spent in view.spent_ns if name == "measure"]
-    ended = [spent for name, spent in view.spent_ns if name == "score"]
+    ended = [spent for name, spent in view.spent_ns if name == "memory"]
     assert len(begun) == 8
     # a delivery takes 10 ms and more, the way back from letting the gate go microseconds
     spent_ns = [after - before for before, after in zip(begun, ended, strict=True)]

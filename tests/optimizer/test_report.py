@@ -95,6 +95,7 @@ def content(front: Front, *, name: str = "study") -> Content:
         distributions=distributions_of(measured_members(front, blocks_of)),
         tails=tails_of(measured_members(front, blocks_of)),
         concurrency=None,
+        saturations=(),
         scores=table_of_scores(front, {}),
         cohorts=None,
         reliability=None,

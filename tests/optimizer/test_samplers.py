@@ -1,4 +1,6 @@
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -52,6 +54,25 @@ def test_sampler_proposes_only_allowed_and_distinct_deployments(
 
     assert len(set(deployments)) == len(deployments)
     assert set(deployments) <= set(space.deployments())
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_axis_of_one_value_is_nothing_to_warn_of(
+    name: SamplerName, space: SearchSpace, caplog: pytest.LogCaptureFixture
+) -> None:
+    if name is SamplerName.GP:
+        pytest.importorskip("torch", reason="the gp sampler needs torch")
+    axes = tuple(replace(axis, values=axis.values[:1]) for axis in space.axes[2:])
+    encoding = Encoding(replace(space, axes=(*space.axes[:2], *axes)))
+    sampler, _ = sampler_named(name, encoding, seed=0, trials=None, repeats=True)
+    study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
+    logging.getLogger("optuna").addHandler(caplog.handler)
+
+    for number in range(12):  # beyond the ten that samplers draw at random
+        study.tell(study.ask(encoding.distributions), [number, number])
+
+    logging.getLogger("optuna").removeHandler(caplog.handler)
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("name", [SamplerName.TPE, SamplerName.RANDOM, SamplerName.GRID])

@@ -282,7 +282,7 @@ def test_nothing_works_beside_a_trial_from_its_load_to_its_last_block(
 
     run(opened(), workspace, runner=FormulaRunner(answer=answer), quiet=quiet, trials=1)
 
-    assert quiet.heard == ["open", "shut", "shut", "open", "ended", "open"]
+    assert quiet.heard == ["open", "open", "shut", "shut", "open", "ended", "open"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt()])

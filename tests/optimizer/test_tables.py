@@ -16,7 +16,7 @@ from search_fakes import failed, infeasible, measured, record_of
 from optimizer.front.data import csv_of_records, data_of_front, data_of_trial
 from optimizer.front.front import Front, front_of
 from optimizer.front.tables import table_of_front, tables_of_trial
-from optimizer.front.words import number, short, summary_of_front, text_of
+from optimizer.front.words import number, short, summary_of_front, text_of, why_empty
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
@@ -159,6 +159,16 @@ def test_summary_counts_everything_and_names_reasons_once(space: SearchSpace) ->
     ]
 
 
+def test_empty_front_says_why_and_what_to_do(space: SearchSpace) -> None:
+    deployment = next(space.deployments())
+    empty = front_of([], space.objectives, ())
+    infeasible_alone = front_of([record_of(0, infeasible(deployment))], space.objectives, ())
+
+    assert "search on, or name another study" in why_empty(empty, trials=0)
+    assert "loosen a --where" in why_empty(empty, trials=3)
+    assert "nothing could be measured" in why_empty(infeasible_alone, trials=1)
+
+
 def test_summary_of_nothing_says_so(space: SearchSpace) -> None:
     assert list(summary_of_front(front_of([], space.objectives, ()))) == ["no trials"]
 
@@ -185,6 +195,25 @@ def test_shown_trial_holds_every_metric_with_its_unit(space: SearchSpace) -> Non
         assert label in text
     for words in ("on the report split, 2,000 samples", "night (9)", "build [s]", "engine_digest"):
         assert words in text
+
+
+def test_cohorts_are_shown_with_the_split_that_they_rest_on(space: SearchSpace) -> None:
+    outcome = measured(next(space.deployments()))
+    assert outcome.quality is not None
+    searched = CohortScore(cohort="night", samples=9, score=exact(0.5))
+    searched_quality = replace(outcome.quality, cohorts=(searched,))
+    reported = replace(searched, samples=7)
+    verdict = replace(outcome.quality, split="report", cohorts=(reported,))
+
+    text = topics(record_of(7, replace(outcome, quality=searched_quality)), verdict)
+
+    search_split = "top-1 accuracy by cohort, on the search split\nnight (9)"
+    report_split = "top-1 accuracy by cohort, on the report split\nnight (7)"
+    assert (
+        text.index(search_split)
+        < text.index("on the report split, 100")
+        < text.index(report_split)
+    )
 
 
 def test_shown_infeasible_trial_says_why(space: SearchSpace) -> None:

@@ -35,6 +35,7 @@ MODEL = TritonModel(
     inputs=(FREE,),
     outputs=(TensorSpec(name="logits", dtype="float32", shape=(None, 10)),),
     batch_size=8,
+    preferred=(8,),
     queue_delay_us=700,
     instances=2,
     on_gpu=False,
@@ -98,7 +99,7 @@ def test_configuration_is_made_of_the_deployment(tmp_path: Path) -> None:
         'backend: "onnxruntime"',
         "max_batch_size: 4",
         "preferred_batch_size: [ 4 ]",
-        f"max_queue_delay_microseconds: {max(1, half_us)} ",
+        f"max_queue_delay_microseconds: {max(1, half_us)}\n",
         "count: 2 kind: KIND_CPU",
         'label_filename: "labels.txt"',
     ):

@@ -1,13 +1,16 @@
 import errno
+import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from optimizer.errors import WorkspaceError
 from optimizer.workspace import (
@@ -18,7 +21,7 @@ from optimizer.workspace import (
     write_atomically,
     writing,
 )
-from trials.measurement import Block
+from trials.measurement import Block, Stamps
 
 BLOCKS = st.lists(
     st.builds(
@@ -31,6 +34,20 @@ BLOCKS = st.lists(
     min_size=1,
     max_size=5,
 )
+
+
+def open_block(generator: np.random.Generator, *, requests: int) -> Block:
+    due_s = np.sort(generator.random(requests))
+    start_s = due_s + generator.random(requests)
+    end_s = start_s + generator.random(requests)
+    batch = np.ones(requests, dtype=np.int32)
+    return Block(
+        start_s=0.0,
+        window_s=1.0,
+        latencies_s=end_s - due_s,
+        batch_size=1,
+        stamps=Stamps(due_s=due_s, start_s=start_s, end_s=end_s, batch=batch),
+    )
 
 
 @settings(deadline=None)  # the first one imports PyArrow
@@ -46,6 +63,29 @@ def test_blocks_are_read_back_to_the_last_digit(
         assert (written.start_s, written.window_s) == (read.start_s, read.window_s)
         assert written.batch_size == read.batch_size
         np.testing.assert_array_equal(written.latencies_s, read.latencies_s)
+
+
+def test_blocks_of_another_format_are_refused_with_the_mend(tmp_path: Path) -> None:
+    facts = json.dumps({"format": 2, "blocks": []})
+    table = pa.table({"block": [0], "latency_s": [0.1]})
+    path = tmp_path / "blocks.parquet"
+    parquet.write_table(table.replace_schema_metadata({"trifront": facts}), path)
+
+    with pytest.raises(WorkspaceError, match="is of format 2, this trifront reads 1") as caught:
+        load_blocks(path)
+
+    assert "the trifront that wrote it" in caught.value.hint
+
+
+@pytest.mark.parametrize("facts", [None, {"trifront": "{"}, {"trifront": "[]"}])
+def test_parquet_of_somebody_else_is_no_blocks(
+    tmp_path: Path, facts: dict[str, str] | None
+) -> None:
+    path = tmp_path / "blocks.parquet"
+    parquet.write_table(pa.table({"a": [1]}).replace_schema_metadata(facts), path)
+
+    with pytest.raises(WorkspaceError, match="holds no raw blocks, or is damaged"):
+        load_blocks(path)
 
 
 BLOCK = Block(start_s=0.5, window_s=0.25, latencies_s=np.geomspace(1e-3, 1e-2, 9), batch_size=4)
@@ -75,11 +115,28 @@ def test_changed_bit_of_raw_blocks_is_noticed_or_changes_no_number(
 def test_file_that_is_no_parquet_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "trial.parquet").write_bytes(content)
 
-    with pytest.raises(WorkspaceError, match=r"trial\.parquet is damaged") as caught:
+    with pytest.raises(
+        WorkspaceError, match=r"trial\.parquet holds no raw blocks, or is damaged"
+    ) as caught:
         load_blocks(tmp_path / "trial.parquet")
 
     assert len(str(caught.value).splitlines()) == 1
     assert "intervals" in caught.value.hint
+
+
+def test_stamps_of_an_open_load_are_read_back_to_the_last_digit(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    blocks = [open_block(generator, requests=requests) for requests in (1, 7, 3)]
+
+    save_blocks(tuple(blocks), tmp_path / "trial.parquet")
+
+    for written, read in zip(blocks, load_blocks(tmp_path / "trial.parquet"), strict=True):
+        assert written.stamps is not None
+        assert read.stamps is not None
+        for name in ("due_s", "start_s", "end_s", "batch"):
+            np.testing.assert_array_equal(
+                getattr(written.stamps, name), getattr(read.stamps, name), strict=True
+            )
 
 
 def test_file_that_cannot_be_written_whole_is_not_there_at_all(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ from search_spaces.document import SpaceDocument
         ("task: {kind: clasification}", "'clasification' is not known; did you mean 'classif"),
         ("task: {metric: score}", "task.metric: 'score' names no function; write it as package"),
         ("task: {data: x.npz}", "task.data: 'x.npz' is not a mapping"),
-        ("task: {data: {serch: s, report: r}}", "task.data.search: is missing; add it"),
+        ("task: {data: {report: r}}", "task.data.search: is missing; add it"),
+        ("task: {data: {serch: s, report: r}}", "task.data.serch: is an unknown key; did you"),
         ("task: {data: {path: a, spilt: {}}}", "task.data.spilt: is an unknown key; did you mean"),
         ("task: {data: {path: a, split: {seed: -1}}}", "task.data.split.seed: -1 is too small"),
         (
@@ -82,9 +83,11 @@ def test_wrong_value_is_told_with_its_key_and_the_mend(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("version: 1", "version: 2", "version: 2 is not read by this trifront; write 1"),
+        ("version: 1", "version: 2", "version: 2 is newer than what this trifront reads; update"),
+        ("version: 1", "version: 0", "version: 0 has never been one; write 1"),
         ("version: 1", "version: true", "version: True is not a whole number"),
         ("version: 1\n", "", "version: is missing; add it"),
+        ("name: tiny", "nmae: tiny", "nmae: is an unknown key; did you mean 'name'? (and 1 more)"),
         ("name: tiny", "name: 7", "name: 7 is not text; put it in quotes"),
         ("name: tiny", "name: a/b", "name: 'a/b' is no name; use up to 64 letters"),
         ("backend: fake", "backend: tensort", "'tensort' is not known; did you mean 'tensorrt'?"),

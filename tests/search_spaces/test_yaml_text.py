@@ -14,6 +14,8 @@ from search_spaces.yaml_text import data_from_yaml
         ("a: {b: 1, b: 2}", "line 1, column 11: key 'b' stands twice"),
         ("a: &x [1]\nb: *x", "anchors (&) and aliases (*) are not read"),
         ("a: \t- b", "line 1, column 4"),
+        ("a:\n\tb: 1", "line 2, column 1: a tab cannot indent in YAML; use spaces"),
+        ("'A docstring.' here", "line 1, column 16: this is no `key: value` line"),
         ("a: 1\n---\nb: 2", "line 2, column 1"),
         ("{[1]: 2}", "line 1, column 2: found unhashable key"),
         ("a: !!python/name:os.system", "line 1, column 4: could not determine a constructor"),
@@ -62,5 +64,5 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_bytes(b"name: \xff\xfe")
 
-    with pytest.raises(SpaceError, match="is not UTF-8 text; save it as UTF-8"):
+    with pytest.raises(SpaceError, match="is not UTF-8 text; name a YAML file, or save"):
         data_from_yaml(path)

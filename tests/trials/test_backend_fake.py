@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
-from trials.backend import ComputesBlocks, EngineSpec
+from trials.backend import ComputesBlocks, ComputesServices, EngineSpec
 from trials.backends.fake import FakeBackend, FakeEngine, fake_model_bytes
 from trials.backends.fake_model import PRECISIONS, FakeModel
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
@@ -278,3 +278,14 @@ def test_memory_shrinks_with_the_precision() -> None:
     sizes = [replace(model, precision=precision).weight_bytes for precision in PRECISIONS]
 
     assert sizes == [100e6, 50e6, 25e6]
+
+
+def test_computed_services_grow_with_the_batch_and_repeat_themselves(tmp_path: Path) -> None:
+    served = engine(tmp_path)
+
+    first, again = (served.computed_services(start_s=1.5, batches=50) for _ in range(2))
+
+    assert isinstance(served, ComputesServices)
+    assert first.shape == (50, POINT.batch_size)
+    assert (np.diff(first, axis=1) > 0).all()
+    np.testing.assert_array_equal(first, again)

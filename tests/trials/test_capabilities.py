@@ -141,8 +141,8 @@ def test_backends_are_found_by_name() -> None:
 
 
 def test_backend_of_a_later_version_is_unsupported() -> None:
-    with pytest.raises(UnsupportedError, match="no backend 'tensorrt' yet; use ort"):
-        backend_named("tensorrt")
+    with pytest.raises(UnsupportedError, match="no backend 'torch' yet; use ort"):
+        backend_named("torch")
 
 
 def test_misspelt_backend_gets_a_suggestion() -> None:

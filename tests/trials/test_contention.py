@@ -1,13 +1,14 @@
 """What counts as somebody else in the way."""
 
 import os
-import threading
 from dataclasses import replace
 
 from trials.measuring.contention import Reading, read, was_contended
 
-BEFORE = Reading(wall_s=0.0, own_s=0.0, busy_s=0.0, queued_s=0.0, workers=1, cpus=2)
-QUIET = replace(BEFORE, wall_s=10.0, own_s=10.0, busy_s=10.0, queued_s=0.01)
+BEFORE = Reading(
+    wall_s=0.0, own_s=0.0, busy_s=0.0, queued_s=0.0, stalled_s=0.0, throttled=7, cpus=2
+)
+QUIET = replace(BEFORE, wall_s=0.1, own_s=0.1, busy_s=0.1, queued_s=0.0005)
 
 
 def test_quiet_machine_is_not_contended() -> None:
@@ -15,25 +16,37 @@ def test_quiet_machine_is_not_contended() -> None:
 
 
 def test_foreign_work_on_our_cpus_is_contention() -> None:
-    after = replace(QUIET, busy_s=QUIET.own_s + 1.5)
-
-    assert was_contended(BEFORE, after)
+    assert was_contended(BEFORE, replace(QUIET, busy_s=0.15))
 
 
-def test_workers_that_queue_although_cpus_are_free_are_contention() -> None:
-    after = replace(QUIET, queued_s=0.5)
+def test_ticks_that_are_one_off_on_each_cpu_are_none() -> None:
+    """The kernel counts in ticks of 10 ms, and 20 ms are 10 % of a block of 0.1 s on two CPUs."""
+    assert not was_contended(BEFORE, replace(QUIET, busy_s=QUIET.own_s + 0.02))
 
-    assert was_contended(BEFORE, after)
+
+def test_threads_that_queue_although_cpus_are_free_are_contention() -> None:
+    assert was_contended(BEFORE, replace(QUIET, queued_s=0.005))
 
 
 def test_process_that_fills_its_cpus_queues_behind_itself() -> None:
-    after = replace(QUIET, own_s=20.0, busy_s=20.0, queued_s=5.0, workers=4)
+    after = replace(QUIET, own_s=0.2, busy_s=0.2, queued_s=0.1)
 
     assert not was_contended(BEFORE, after)
 
 
+def test_pressure_counts_only_where_the_run_queue_is_not_told() -> None:
+    pressed = replace(QUIET, stalled_s=0.05)
+
+    assert not was_contended(BEFORE, pressed)
+    assert was_contended(replace(BEFORE, queued_s=None), replace(pressed, queued_s=None))
+
+
+def test_processor_that_was_too_hot_is_contention() -> None:
+    assert was_contended(BEFORE, replace(QUIET, throttled=8))
+
+
 def test_machine_that_tells_nothing_is_not_called_contended() -> None:
-    after = replace(QUIET, busy_s=None, queued_s=None)
+    after = replace(QUIET, busy_s=None, queued_s=None, stalled_s=None)
 
     assert not was_contended(BEFORE, after)
 
@@ -43,17 +56,16 @@ def test_no_time_between_readings_is_no_contention() -> None:
 
 
 def test_real_clocks_never_run_backwards() -> None:
-    threads = [threading.get_native_id()]
-
-    before = read(threads)
-    after = read(threads)
+    before = read()
+    after = read()
 
     assert after.wall_s >= before.wall_s
     assert after.own_s >= before.own_s
+    assert after.throttled >= before.throttled >= 0
     assert 1 <= after.cpus <= (os.cpu_count() or 1)
 
 
-def test_thread_that_is_gone_gives_no_queue_time() -> None:
-    no_thread = 0  # the kernel's own, listed in no process
+def test_thread_that_ended_between_readings_takes_no_time_back() -> None:
+    before = replace(BEFORE, queued_s=5.0)
 
-    assert read([no_thread]).queued_s is None
+    assert not was_contended(before, replace(QUIET, queued_s=1.0))

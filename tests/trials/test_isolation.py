@@ -119,43 +119,43 @@ class Speechless(Session):
         return lambda: None
 
 
-def open_session(space, store_root, limit_bytes):
+def open_session(space, store_root, limit_bytes, target):
     return Session()
 
 
-def open_speechless(space, store_root, limit_bytes):
+def open_speechless(space, store_root, limit_bytes, target):
     return Speechless()
 
 
-def open_model_error(space, store_root, limit_bytes):
+def open_model_error(space, store_root, limit_bytes, target):
     raise ModelError("resnet.onnx is truncated")
 
 
-def open_data_error(space, store_root, limit_bytes):
+def open_data_error(space, store_root, limit_bytes, target):
     raise DataError("labels.npz holds a pickle")
 
 
-def open_space_error(space, store_root, limit_bytes):
+def open_space_error(space, store_root, limit_bytes, target):
     raise SpaceError("unknown axis", source=space.source, key="axes.thread")
 
 
-def open_unsupported(space, store_root, limit_bytes):
+def open_unsupported(space, store_root, limit_bytes, target):
     raise UnsupportedError("no driver here")
 
 
-def open_bug(space, store_root, limit_bytes):
+def open_bug(space, store_root, limit_bytes, target):
     raise ZeroDivisionError("half open")
 
 
-def open_without_memory(space, store_root, limit_bytes):
+def open_without_memory(space, store_root, limit_bytes, target):
     raise MemoryError
 
 
-def open_and_die(space, store_root, limit_bytes):
+def open_and_die(space, store_root, limit_bytes, target):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def open_and_hang(space, store_root, limit_bytes):
+def open_and_hang(space, store_root, limit_bytes, target):
     time.sleep(60)
 '''
 PLAN = MeasuringPlan(deadline_s=30.0)

@@ -9,10 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search_spaces.space import MeasuringPlan
+from search_spaces.metrics import METRICS
+from search_spaces.space import Constraint, MeasuringPlan
 from trials.backend import ComputesBlocks, Request, Tensors, TensorSpec
 from trials.measurement import Block, Seconds
-from trials.measuring.load import Driven, drive
+from trials.measuring.contention import Reading
+from trials.measuring.load import CONTENDED, Driven, drive
+from trials.measuring.stopping import Question
 
 BATCHES: list[Tensors] = [{"x": np.zeros(1)}] * 4
 PLAN = MeasuringPlan(warmup_s=0.01, block_s=0.02, block_requests=5, max_s=1.5)
@@ -68,7 +71,9 @@ def driven_by(
     *,
     plan: MeasuringPlan = PLAN,
     concurrency: int = 1,
+    question: Question | None = None,
     progress: Callable[[int], None] | None = None,
+    clocks: "Callable[[], Reading] | None" = None,
 ) -> Driven:
     return drive(
         engine,
@@ -76,8 +81,37 @@ def driven_by(
         concurrency=concurrency,
         batch_size=8,
         plan=plan,
+        question=question,
         progress=progress,
+        clocks=clocks or Clocks(lambda _: False),
     )
+
+
+class Clocks:
+    """Clocks of a machine on which others are in the way of the so-manieth block, or not."""
+
+    def __init__(self, is_busy: Callable[[int], bool]) -> None:
+        self.is_busy = is_busy
+        self.reads = 0
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks were watched."""
+        return self.reads // 2
+
+    def __call__(self) -> Reading:
+        busy_s = sum(0.05 for block in range(self.blocks + self.reads % 2) if self.is_busy(block))
+        self.reads += 1
+        at_s = 0.1 * self.reads
+        return Reading(
+            wall_s=at_s,
+            own_s=0.02 * at_s,
+            busy_s=0.02 * at_s + busy_s,
+            queued_s=0.0,
+            stalled_s=0.0,
+            throttled=0,
+            cpus=1,
+        )
 
 
 def test_cold_call_is_timed_apart() -> None:
@@ -203,6 +237,43 @@ def test_noise_that_time_cannot_average_away_is_flagged() -> None:
     assert sum(block.window_s for block in driven.blocks) <= 1.1
 
 
+@pytest.mark.parametrize(
+    ("bound_ms", "is_out", "blocks", "flags"),
+    [
+        (0.5, False, 8, ("decided",)),
+        (2.0, True, 8, ("decided",)),
+        (2.0, False, 22, ()),
+    ],
+    ids=["misses the bound", "was out before", "meets the bound"],
+)
+def test_measuring_stops_when_nothing_is_left_to_decide(
+    bound_ms: float, blocks: int, flags: tuple[str, ...], *, is_out: bool
+) -> None:
+    bound = Constraint(metric=METRICS["latency_p99_ms"], upper=True, bound=bound_ms)
+    plan = replace(PLAN, max_s=60, block_requests=100)
+
+    driven = driven_by(
+        ComputingEngine(steady), plan=plan, question=Question(bounds=(bound,), is_out=is_out)
+    )
+
+    assert len(driven.blocks) == blocks
+    assert driven.flags == flags
+    assert driven.speed.target_met == (flags == ())
+
+
+def test_jump_in_the_middle_is_flagged() -> None:
+    generator = np.random.default_rng(2)
+
+    def jumping(asked: int, count: int) -> Seconds:
+        return (0.001 if asked < 14 else 0.0013) * generator.lognormal(0, 0.02, count)
+
+    driven = driven_by(
+        ComputingEngine(jumping), plan=replace(PLAN, block_requests=100, max_s=3, min_blocks=24)
+    )
+
+    assert "level_shift" in driven.flags
+
+
 def test_block_with_a_transient_is_dropped() -> None:
     """Asked: cold call, warm-up, the block with the transient, and only then those that count."""
 
@@ -237,3 +308,47 @@ def test_drift_is_flagged_before_it_has_eaten_the_time() -> None:
 
     assert "no_steady_state" in driven.flags
     assert len(driven.blocks) >= 2
+
+
+def test_block_that_others_were_in_the_way_of_is_measured_again_and_counted() -> None:
+    """The fifth block is hit, its repetition is not."""
+    clocks = Clocks(lambda block: block == 4)
+
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=clocks)
+
+    assert (found.quiet.contended_blocks, found.quiet.repeated_blocks) == (0, 1)
+    assert CONTENDED not in found.flags
+    assert clocks.blocks > len(found.blocks)
+
+
+def test_contended_block_is_measured_again_three_times_and_then_kept() -> None:
+    clocks = Clocks(lambda block: 4 <= block < 8)
+
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=clocks)
+
+    assert (found.quiet.contended_blocks, found.quiet.repeated_blocks) == (1, 3)
+
+
+def test_machine_that_stays_busy_gives_flagged_blocks_and_not_fewer() -> None:
+    """After three blocks that stayed contended nothing is measured again: it would not help."""
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=Clocks(lambda _: True))
+
+    assert found.quiet.repeated_blocks == 9
+    assert found.quiet.contended_blocks == len(found.blocks)
+    assert CONTENDED in found.flags
+
+
+def test_cpu_time_of_a_request_is_told_beside_its_latency() -> None:
+    """By these clocks a block takes 2 ms of CPU time, whatever it took of anybody's patience."""
+    found = driven_by(SleepingEngine(lambda _: 0.001), clocks=Clocks(lambda _: True))
+
+    assert found.quiet.cpu_s_per_request is not None
+    requests = [block.latencies_s.size for block in found.blocks]
+    assert 0.002 / max(requests) <= found.quiet.cpu_s_per_request.value <= 0.002 / min(requests)
+
+
+def test_computed_time_is_never_contended() -> None:
+    found = driven_by(ComputingEngine(steady), clocks=Clocks(lambda _: True))
+
+    assert (found.quiet.contended_blocks, found.quiet.repeated_blocks) == (0, 0)
+    assert found.quiet.cpu_s_per_request is None

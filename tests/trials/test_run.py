@@ -10,7 +10,7 @@ from real_spaces import CLASSES, FEATURES, bench_in, point, write_model, write_s
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
-from search_spaces.space import Objective, SearchSpace, metric_named
+from search_spaces.space import Constraint, Objective, SearchSpace, metric_named
 from trials.backend import Tensors
 from trials.backends.ort import OrtBackend
 from trials.bench import Bench
@@ -48,12 +48,26 @@ def test_every_cost_of_a_first_trial_is_stated(tmp_path: Path) -> None:
 
 
 def test_steps_are_told_in_their_order(tmp_path: Path) -> None:
-    """Driven before it is scored, so that the cold call is cold."""
+    """Scored before it is driven, because that decides how long it is worth driving."""
     phases: list[str] = []
 
     run_trial(point(), bench_in(tmp_path, write_space(tmp_path)), on_phase=phases.append)
 
-    assert phases == ["prepare", "load", "measure", "score", "memory"]
+    assert phases == ["prepare", "score", "load", "measure", "memory"]
+
+
+def test_engine_that_is_not_accurate_enough_is_not_measured_for_long(tmp_path: Path) -> None:
+    space = write_space(tmp_path)
+    bound = Constraint(metric=metric_named("accuracy"), upper=False, bound=1.0)
+    plan = replace(space.plan, target_p50=1e-9, min_blocks=8)
+    wanted = replace(space, plan=plan, constraints=(bound,))
+
+    outcome = ran(bench_in(tmp_path, wanted), point())
+
+    assert outcome.metric("accuracy").value < 1
+    assert outcome.speed.blocks == 8
+    assert "decided" in outcome.flags
+    assert "target_not_met" not in outcome.flags
 
 
 def test_accuracy_is_scored_once_per_engine_and_not_per_deployment(tmp_path: Path) -> None:

@@ -209,9 +209,8 @@ def test_module_that_cannot_be_exported_is_refused_in_one_line(
 ) -> None:
     misfit = replace(source, input_shape=(1, 7, 7))
 
-    with pytest.raises(
-        ModelError, match="exporting tiny_nets:small failed: RuntimeError"
-    ) as caught:
+    said = r"exporting tiny_nets:small for samples of shape \(1, 7, 7\) failed: RuntimeError"
+    with pytest.raises(ModelError, match=said) as caught:
         export_torch(misfit, tmp_path / "out.onnx")
 
     assert "\n" not in str(caught.value)

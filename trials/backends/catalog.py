@@ -6,18 +6,27 @@ from search_spaces.spelling import did_you_mean
 from trials.backend import Backend
 from trials.errors import TrialError, UnsupportedError
 
-_CLASSES = {"fake": "FakeBackend", "ort": "OrtBackend"}
-_PLANNED = ("tensorrt", "torch")
+_CLASSES = {
+    "fake": ("fake", "FakeBackend"),
+    "ort": ("ort", "OrtBackend"),
+    "tensorrt": ("trt", "TensorRtBackend"),
+}
+_CROSS_BUILDERS = ("tensorrt",)  # that build for devices that this machine does not have
+_PLANNED = ("torch",)
 
 BACKENDS = (*_CLASSES, *_PLANNED)
 """Every name that a space file may use."""
 
 
-def backend_named(name: str) -> Backend:
+def backend_named(name: str, *, target: str | None = None) -> Backend:
     """Make the backend called ``name``.
 
+    Args:
+        name: As space files have it.
+        target: The device that engines are built for, such as ``SM89``; None for this machine's.
+
     Raises:
-        UnsupportedError: This version does not have it yet.
+        UnsupportedError: This version does not have it yet, or it builds for this machine alone.
         TrialError: There is none of that name.
     """
     if name in _PLANNED:
@@ -27,5 +36,11 @@ def backend_named(name: str) -> Backend:
         )
     if name not in _CLASSES:
         raise TrialError(f"there is no backend {name!r}; {did_you_mean(name, _CLASSES)}")
-    backend: Backend = getattr(import_module(f"trials.backends.{name}"), _CLASSES[name])()
+    module, kind = _CLASSES[name]
+    makes = getattr(import_module(f"trials.backends.{module}"), kind)
+    if name not in _CROSS_BUILDERS and target is not None:
+        raise UnsupportedError(
+            f"backend {name!r} builds engines for the machine that it runs on, not for {target}"
+        )
+    backend: Backend = makes() if target is None else makes(target)
     return backend

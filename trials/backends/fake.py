@@ -31,7 +31,7 @@ from trials.backends.fake_model import (
 )
 from trials.errors import FaultError, MemoryLimitError, OutputError, UnsupportedError
 from trials.inspection import BuildLog, Layer, LayerOutput, build_log
-from trials.measurement import Block
+from trials.measurement import Block, Seconds
 
 FAULTS = ("oom", "crash", "hang", "garbage")
 
@@ -201,12 +201,7 @@ class FakeEngine:
         self._model = model
         self._deployment = deployment
         self._fault = fault
-        self._timing: Timing = timing(
-            model,
-            batch_size=deployment.batch_size,
-            concurrency=deployment.concurrency,
-            threads=int(dict(deployment.options).get("threads", 1)),
-        )
+        self._timing = self._timing_of(deployment.batch_size)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -265,8 +260,29 @@ class FakeEngine:
             batch_size=self._deployment.batch_size,
         )
 
+    def computed_services(self, *, start_s: float, batches: int) -> Seconds:
+        """Compute how long batches of every size take on lanes that are all busy.
+
+        Returns:
+            Shape ``(batches, batch_size)``, seconds; column k is for k + 1 samples.
+        """
+        self._hang_if_asked()
+        largest = self._timing_of(self._deployment.batch_size)
+        full_s = largest.latencies(start_s=start_s, requests=batches, lanes=1)[0]
+        sizes = range(1, self._deployment.batch_size + 1)
+        shares = np.array([self._timing_of(size).mean_s for size in sizes]) / largest.mean_s
+        return np.asarray(full_s[:, None] * shares, dtype=np.float64)
+
     def close(self) -> None:
         """Release nothing: there is nothing."""
+
+    def _timing_of(self, batch_size: int) -> Timing:
+        return timing(
+            self._model,
+            batch_size=batch_size,
+            concurrency=self._deployment.concurrency,
+            threads=int(dict(self._deployment.options).get("threads", 1)),
+        )
 
     def _hang_if_asked(self) -> None:
         while self._fault == "hang":

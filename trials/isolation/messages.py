@@ -24,12 +24,14 @@ class Open:
 
     Attributes:
         import_path: The owner's ``sys.path``, so that both sides import the same things.
+        target: The device that engines are built for; None for this machine's.
     """
 
     import_path: tuple[str, ...]
     space: SearchSpace
     store_root: Path
     store_limit_bytes: int
+    target: str | None = None
 
 
 class Verb(StrEnum):
@@ -38,6 +40,7 @@ class Verb(StrEnum):
     RUN = "run"
     REPORT = "report"
     PREPARE = "prepare"
+    MEASURE = "measure"
     RECORD = "record"
     DESCRIBE = "describe"
 

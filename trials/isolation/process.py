@@ -38,6 +38,7 @@ from trials.isolation.messages import (
 if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
     from trials.measurement import Quality
+    from trials.measuring.load import Driven
     from trials.outcome import Outcome
     from trials.references import Recorded, Wanted
 
@@ -58,6 +59,10 @@ class Session(Protocol):
 
     def prepare(self, deployment: Deployment) -> "Prepared":
         """Put a deployment's model and engine into the store."""
+        ...
+
+    def measure(self, deployment: Deployment) -> "Driven":
+        """Measure the speed of a deployment, and nothing else of it."""
         ...
 
     def record(self, deployment: Deployment, wanted: "Wanted") -> "Recorded":
@@ -93,7 +98,8 @@ def _opened(connection: Connection, opener: str, request: Open) -> Session | Non
     def work() -> object:
         sys.path[:] = request.import_path
         opens = _function(opener)
-        opened.append(opens(request.space, request.store_root, request.store_limit_bytes))
+        limit_bytes = request.store_limit_bytes
+        opened.append(opens(request.space, request.store_root, limit_bytes, request.target))
         return None
 
     _reply(connection, work)
@@ -119,6 +125,8 @@ def _done(session: Session, job: Job, connection: Connection) -> object:
             return session.report(deployment)
         case Verb.PREPARE, Deployment() as deployment:
             return session.prepare(deployment)
+        case Verb.MEASURE, Deployment() as deployment:
+            return session.measure(deployment)
         case Verb.RECORD, Deployment() as deployment:
             assert job.wanted is not None
             return session.record(deployment, job.wanted)

@@ -6,10 +6,11 @@ from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared, open_bench
 from trials.measurement import Quality
+from trials.measuring.load import Driven
 from trials.outcome import Outcome
 from trials.recording import record_references
 from trials.references import Recorded, Wanted
-from trials.run import OnPhase, run_trial, score_report
+from trials.run import OnPhase, measure_speed, run_trial, score_report
 from trials.store.store import Store
 
 
@@ -31,6 +32,10 @@ class BenchSession:
         """Put a deployment's model and engine into the store."""
         return self._bench.prepare(deployment)
 
+    def measure(self, deployment: Deployment) -> Driven:
+        """Measure the speed of a deployment, and nothing else of it."""
+        return measure_speed(deployment, self._bench)
+
     def record(self, deployment: Deployment, wanted: Wanted) -> Recorded:
         """Describe a deployment's engine and record what it answers to labelled samples."""
         return record_references(deployment, self._bench, wanted)
@@ -40,6 +45,10 @@ class BenchSession:
         return self._bench.facts
 
 
-def open_session(space: SearchSpace, store_root: Path, limit_bytes: int) -> BenchSession:
+def open_session(
+    space: SearchSpace, store_root: Path, limit_bytes: int, target: str | None
+) -> BenchSession:
     """Open the bench for a worker process."""
-    return BenchSession(open_bench(space, Store(store_root, limit_bytes=limit_bytes)))
+    return BenchSession(
+        open_bench(space, Store(store_root, limit_bytes=limit_bytes), target=target)
+    )

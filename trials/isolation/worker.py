@@ -27,6 +27,7 @@ from trials.outcome import Failed, Infeasible, Outcome
 if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
     from trials.measurement import Quality
+    from trials.measuring.load import Driven
     from trials.references import Recorded, Wanted
 
 _BYTES_PER_MB = 1e6
@@ -51,11 +52,22 @@ class Worker:
         store_root: Path,
         store_limit_bytes: int,
         opener: str = "trials.isolation.session:open_session",
+        target: str | None = None,
     ) -> None:
+        """Wait for the first request.
+
+        Args:
+            space: What is opened.
+            store_root: Folder of the store.
+            store_limit_bytes: What it may grow to.
+            opener: ``module:function`` that opens the session.
+            target: The device that engines are built for, where it is not this machine's.
+        """
         self._space = space
         self._store_root = store_root
         self._store_limit_bytes = store_limit_bytes
         self._opener = opener
+        self._target = target
         self._child: Child | None = None
         self._abandoned = False  # plain, because a signal handler must not wait for a lock
         self._facts: BenchFacts | None = None
@@ -110,6 +122,15 @@ class Worker:
             TrialError: The engine cannot be built, or the worker died.
         """
         return cast("Prepared", self._ask(Job(verb=Verb.PREPARE, deployment=deployment)))
+
+    def measure(self, deployment: Deployment) -> "Driven":
+        """Measure the speed of a deployment; its accuracy and memory are not looked at.
+
+        Raises:
+            TrialError: The engine cannot be built, loaded or run, cannot keep up with its load, or
+                the worker died.
+        """
+        return cast("Driven", self._ask(Job(verb=Verb.MEASURE, deployment=deployment)))
 
     def record(self, deployment: Deployment, wanted: "Wanted") -> "Recorded":
         """Describe a deployment's engine and record what it answers to labelled samples.
@@ -192,6 +213,7 @@ class Worker:
             space=self._space,
             store_root=self._store_root,
             store_limit_bytes=self._store_limit_bytes,
+            target=self._target,
         )
 
 

@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from trials.backend import Engine, Request, Tensors
 from trials.measurement import Block
+from trials.measuring.littles_law import check_littles_law, check_room
 
 _NS_PER_S = 1_000_000_000
 _FIRST_CAPACITY = 1 << 14  # stamps; doubled when full, which the warm-up sees to
@@ -140,6 +141,9 @@ class ClosedLoop:
         """Keep the engine busy until the quota is reached; raise what a worker raised.
 
         The garbage collector rests meanwhile.
+
+        Raises:
+            StampsError: The stamps contradict the block (Little's law).
         """
         stretch = _Stretch(
             workers=len(self._workers),
@@ -148,19 +152,22 @@ class ClosedLoop:
             each=quota.each,
             cap_ns=self._origin_ns + round(quota.cap_s * _NS_PER_S),
         )
-        with _collector_at_rest():
+        with collector_at_rest():
             self._run(stretch)
         starts_ns = np.concatenate([worker.starts_ns() for worker in self._workers])
         ends_ns = np.concatenate([worker.ends_ns() for worker in self._workers])
         order = np.argsort(ends_ns, kind="stable")
         begin_ns = min(worker.begin_ns for worker in self._workers)
         window_ns = sum(worker.window_ns() for worker in self._workers) / len(self._workers)
-        return Block(
+        block = Block(
             start_s=(begin_ns - self._origin_ns) / _NS_PER_S,
             window_s=window_ns / _NS_PER_S,
             latencies_s=(ends_ns - starts_ns)[order] / _NS_PER_S,
             batch_size=self._batch_size,
         )
+        check_littles_law(block, begins_ns=starts_ns, ends_ns=ends_ns, window_ns=window_ns)
+        check_room(starts_ns, ends_ns, room=len(self._workers))
+        return block
 
     def _work(self, number: int) -> None:
         worker = self._workers[number]
@@ -301,7 +308,7 @@ class _Stretch:
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def collector_at_rest() -> Iterator[None]:
     """Keep the garbage collector from running, and leave it as it was."""
     was_enabled, had_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.freeze()

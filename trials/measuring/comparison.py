@@ -33,7 +33,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -77,6 +77,14 @@ class _Reader(Protocol):
     def __call__(self, blocks: Sequence[Block], *, confidence: float) -> Estimate: ...
 
 
+class RatioAt(Protocol):
+    """What estimates the ratio new / old of one metric."""
+
+    def __call__(self, *, confidence: float) -> Estimate:
+        """Return the ratio with its interval at a confidence in (0, 1)."""
+        ...
+
+
 def compare_speeds(
     new: Sequence[Block], old: Sequence[Block], metrics: Sequence[str], *, margin: float
 ) -> tuple[Compared, ...]:
@@ -94,25 +102,46 @@ def compare_speeds(
         ValueError: No block, one without requests or length, or a margin that is not positive.
         KeyError: A metric that blocks do not tell.
     """
+    ratio_at = {name: partial(_ratio, SPEEDS[name], new, old) for name in metrics}
+    return tuple(
+        Compared(
+            metric=name,
+            new=SPEEDS[name](new, confidence=CONFIDENCE),
+            old=SPEEDS[name](old, confidence=CONFIDENCE),
+            ratio=ratio,
+            verdict=verdict,
+        )
+        for name, (ratio, verdict) in judged_ratios(ratio_at, margin=margin).items()
+    )
+
+
+def judged_ratios(
+    ratio_at: Mapping[str, RatioAt], *, margin: float, confidence: float = CONFIDENCE
+) -> dict[str, tuple[Estimate, Verdict]]:
+    """Judge the ratios of several metrics together, by Holm's rule.
+
+    Args:
+        ratio_at: By metric, what estimates new / old at a confidence.
+        margin: Share of the old value that does not matter, > 0.
+        confidence: Of all verdicts together, in (0, 1).
+
+    Returns:
+        By metric, in the same order, the ratio with its interval at ``confidence``, and what is
+        decided of it.
+
+    Raises:
+        ValueError: A margin that is not positive.
+    """
     if margin <= 0:
         raise ValueError(f"a margin of {margin} leaves nothing that could be equivalent")
-    ratio_at = {name: partial(_ratio, SPEEDS[name], new, old) for name in metrics}
-    decided = _decided(ratio_at, margin)
-    compared = []
-    for name in metrics:
-        ratio = ratio_at[name](confidence=CONFIDENCE)
+    decided = _decided(ratio_at, margin, error=1 - confidence)
+    judged = {}
+    for name, read in ratio_at.items():
+        ratio = read(confidence=confidence)
         equivalent = lies_within(ratio, 1 / (1 + margin), 1 + margin)
         verdict = Verdict.EQUIVALENT if equivalent else decided.get(name, Verdict.UNDECIDED)
-        compared.append(
-            Compared(
-                metric=name,
-                new=SPEEDS[name](new, confidence=CONFIDENCE),
-                old=SPEEDS[name](old, confidence=CONFIDENCE),
-                ratio=ratio,
-                verdict=verdict,
-            )
-        )
-    return tuple(compared)
+        judged[name] = ratio, verdict
+    return judged
 
 
 def ratio_of(new: Estimate, old: Estimate) -> Estimate:
@@ -196,16 +225,18 @@ def _ratio(
     return ratio_of(read(new, confidence=confidence), read(old, confidence=confidence))
 
 
-def _decided(ratio_at: Mapping[str, Callable[..., Estimate]], margin: float) -> dict[str, Verdict]:
+def _decided(
+    ratio_at: Mapping[str, RatioAt], margin: float, *, error: float
+) -> dict[str, Verdict]:
     """Find the metrics that are beyond the margin, by Holm's rule.
 
-    With k metrics left, each is held against an interval of 1 - 5 % / k. Those that are beyond the
-    margin are decided, and the fewer that are left have narrower intervals.
+    With k metrics left, each is held against an interval of 1 - error / k. Those that are beyond
+    the margin are decided, and the fewer that are left have narrower intervals.
     """
     left = set(ratio_at)
     decided: dict[str, Verdict] = {}
     while left:
-        confidence = 1 - (1 - CONFIDENCE) / len(left)
+        confidence = 1 - error / len(left)
         found = {
             name: _beyond(
                 ratio_at[name](confidence=confidence),

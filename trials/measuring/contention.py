@@ -1,8 +1,16 @@
-"""Whether somebody else was in the way while a deployment was measured.
+"""Whether somebody else was in the way while a block of load was measured.
 
-Two signs, both from Linux' ``/proc``: the time that workers stood in the run queue, and the share
-of our CPUs that went to other processes or was stolen by the hypervisor. Where ``/proc`` has no
-such files there is no sign and no flag.
+Signs from Linux, each read before and after a block, which takes half a millisecond outside of it:
+
+* **The run queue.** Of the time in which threads of this process could have run, the share that
+  they waited for a CPU. The kernel counts it in nanoseconds, so that a block of 50 ms can tell.
+  A process that fills its CPUs queues behind itself, which is the deployment's own doing.
+* **Foreign work** on our CPUs, the hypervisor's included: counted in ticks of 10 ms, so that a
+  block must have lost three of them.
+* **Pressure** (PSI), of the whole machine, only where the kernel does not tell the run queue.
+* **Throttling**: the CPUs' own counts of having been too hot, where there are any.
+
+Where the kernel has no such files there is no sign and no flag.
 """
 
 import os
@@ -15,10 +23,13 @@ from time import perf_counter, process_time
 QUEUED_SHARE = 0.02
 # counted in ticks of 10 ms, so a short measurement cannot tell less apart
 FOREIGN_SHARE = 0.05
+_LEAST_FOREIGN_S = 0.03  # three ticks: own ticks are sampled too, and may be one off on each CPU
 # a process that leaves less than this of its CPUs idle queues behind itself
 _OWN_SATURATION = 0.95
 
 _PROC = Path("/proc")
+_CPUS = Path("/sys/devices/system/cpu")
+_US_PER_S = 1e6
 _TICKS_PER_S = 100  # USER_HZ, fixed in Linux' interface to user space
 _IDLE_COLUMNS = (3, 4)  # idle, iowait
 _COLUMNS = 8  # user … steal; guest time is already inside user
@@ -32,8 +43,10 @@ class Reading:
         wall_s: Wall clock.
         own_s: CPU time of this process.
         busy_s: CPU time that our CPUs spent on anybody; None where it is not told.
-        queued_s: Time that the workers stood in the run queue; None where it is not told.
-        workers: Number of worker threads.
+        queued_s: Time that threads of this process stood in the run queue; None where it is not
+            told.
+        stalled_s: Time in which anybody on the machine waited for a CPU; None likewise.
+        throttled: How often our CPUs were throttled since the boot; 0 where it is not told.
         cpus: Number of CPUs that this process may use.
     """
 
@@ -41,48 +54,54 @@ class Reading:
     own_s: float
     busy_s: float | None
     queued_s: float | None
-    workers: int
+    stalled_s: float | None
+    throttled: int
     cpus: int
 
 
-def read(threads: Sequence[int]) -> Reading:
-    """Read the clocks now.
-
-    Args:
-        threads: Native ids of the worker threads.
-    """
+def read() -> Reading:
+    """Read the clocks now."""
     cpus = _cpus()
     return Reading(
         wall_s=perf_counter(),
         own_s=process_time(),
         busy_s=_busy_s(cpus),
-        queued_s=_queued_s(threads),
-        workers=len(threads),
+        queued_s=_queued_s(),
+        stalled_s=_stalled_s(),
+        throttled=_throttled(cpus),
         cpus=len(cpus),
     )
 
 
 def was_contended(before: Reading, after: Reading) -> bool:
-    """Tell whether others took more than a stated share between two readings.
+    """Tell whether others, or heat, took more than a stated share between two readings.
 
-    Either others used more than 5 % of our CPUs, or the workers stood in the run queue for more
-    than 2 % of the time although this process left CPU time free. A process that fills its CPUs
-    queues behind itself, which is the deployment's own doing.
+    Either others used more than 5 % of our CPUs and three ticks, or threads of this process waited
+    for more than 2 % of the time in which they could have run although this process left CPU time
+    free, or a CPU was throttled.
     """
     wall_s = after.wall_s - before.wall_s
     if wall_s <= 0:
         return False
+    if after.throttled > before.throttled:
+        return True
     capacity_s = wall_s * after.cpus
     own_s = after.own_s - before.own_s
     if before.busy_s is not None and after.busy_s is not None:
         foreign_s = after.busy_s - before.busy_s - own_s
-        if foreign_s > FOREIGN_SHARE * capacity_s:
+        if foreign_s > max(FOREIGN_SHARE * capacity_s, _LEAST_FOREIGN_S):
             return True
-    if before.queued_s is None or after.queued_s is None:
-        return False
-    queued_s = after.queued_s - before.queued_s
-    is_own_doing = own_s > _OWN_SATURATION * capacity_s
-    return not is_own_doing and queued_s > QUEUED_SHARE * wall_s * after.workers
+    return own_s <= _OWN_SATURATION * capacity_s and _waited(before, after, own_s) > QUEUED_SHARE
+
+
+def _waited(before: Reading, after: Reading, own_s: float) -> float:
+    """Return the share of the time that threads could have run and waited; 0 if not told."""
+    if before.queued_s is not None and after.queued_s is not None:
+        queued_s = max(0.0, after.queued_s - before.queued_s)  # threads that ended took theirs
+        return queued_s / (queued_s + own_s) if queued_s > 0 else 0.0
+    if before.stalled_s is not None and after.stalled_s is not None:
+        return (after.stalled_s - before.stalled_s) / (after.wall_s - before.wall_s)
+    return 0.0
 
 
 def _cpus() -> frozenset[int]:
@@ -108,12 +127,35 @@ def _busy_ticks(columns: Sequence[str]) -> int:
     )
 
 
-def _queued_s(threads: Sequence[int]) -> float | None:
+def _queued_s() -> float | None:
+    try:
+        threads = [thread.name for thread in (_PROC / "self" / "task").iterdir()]
+    except OSError:
+        return None
     total_ns = 0
     for thread in threads:
         try:
-            fields = (_PROC / "self" / "task" / str(thread) / "schedstat").read_text().split()
-        except OSError:
-            return None
+            fields = (_PROC / "self" / "task" / thread / "schedstat").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it just ended, or the kernel does not tell
         total_ns += int(fields[1])
-    return total_ns * 1e-9
+    return total_ns * 1e-9 if (_PROC / "self" / "schedstat").exists() else None
+
+
+def _stalled_s() -> float | None:
+    try:
+        line = (_PROC / "pressure" / "cpu").read_text(encoding="ascii").splitlines()[0]
+    except OSError:
+        return None
+    return int(line.rpartition("total=")[2]) / _US_PER_S
+
+
+def _throttled(cpus: frozenset[int]) -> int:
+    total = 0
+    for number in cpus:
+        try:
+            path = _CPUS / f"cpu{number}" / "thermal_throttle" / "core_throttle_count"
+            total += int(path.read_text(encoding="ascii"))
+        except OSError:
+            return 0  # virtual machines and other processors do not count
+    return total

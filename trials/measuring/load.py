@@ -6,8 +6,12 @@ The order and its reasons::
     warm-up      >= 20 calls and >= warmup_s on every worker, together, as in the blocks
     settling     MSER-5 on the first block: a block with a transient is dropped; still drifting
                  after five → flag ``no_steady_state``
-    blocks       until the intervals are narrow enough (``stopping``) or max_s is over, which is
-                 flagged ``target_not_met``
+    contention   a block during which others took the processor is measured again, at most three
+                 times; where that never helps, blocks are kept as they are, counted, and the
+                 result is flagged ``contended``
+    blocks       until the intervals are narrow enough (``stopping``), or a bound is missed for
+                 certain, which is flagged ``decided``, or max_s is over, which is flagged
+                 ``target_not_met``; a jump in the middle is flagged ``level_shift``
 
 ``max_s`` counts from the end of the cold call and is kept to within one request, warm-up included.
 Where an engine is too slow for ``min_blocks`` full blocks in that time, a block gets its share of
@@ -18,26 +22,37 @@ Real engines run under ``closed_loop``, which owns the clock. An engine that com
 asked for them by the same steps on a clock of its own, which costs no real time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, Speed
+from trials.measurement import Block, Estimate, Queueing, Quiet, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
-from trials.measuring.statistics import summarize, truncate_warmup
-from trials.measuring.stopping import next_look, targets_met
+from trials.measuring.contention import Reading
+from trials.measuring.ranks import exponential, signed_rank_centre
+from trials.measuring.statistics import CONFIDENCE, summarize
+from trials.measuring.steadiness import has_level_shift, truncate_warmup
+from trials.measuring.stopping import Question, next_look, targets_met
 
 NO_STEADY_STATE = "no_steady_state"
+LEVEL_SHIFT = "level_shift"
 TARGET_NOT_MET = "target_not_met"
+DECIDED = "decided"
 CONTENDED = "contended"
 
 _WARMUP_CALLS = 20  # of each worker
 _WARMUP_SHARE = 0.2  # of max_s, at most, the cold call included
 _SETTLING_SHARE = 0.5  # of max_s after which no more blocks are dropped
 _MAX_DROPPED = 5
+_REPEATS = 3  # of a contended block
+_PATIENCE = 3  # blocks in a row that stayed contended; then the machine is busy, and stays so
+CONTENDED_SHARE = 0.05  # of the blocks; fewer move no number that is not rare
 _LEAST_BLOCK = 0.5  # of a block's length; what is left of max_s below that is not used
 
 
@@ -49,7 +64,10 @@ class Driven:
         blocks: The blocks that count, in order of time.
         cold_call_s: The first call alone, seconds.
         warmup_s: From the end of the cold call to the begin of the first block that counts.
-        flags: Words of caution: ``no_steady_state``, ``target_not_met``, ``contended``.
+        flags: Words of caution: ``no_steady_state``, ``level_shift``, ``target_not_met``,
+            ``decided``, ``contended``.
+        quiet: How quiet the machine was.
+        queueing: Under an open loop alone.
     """
 
     blocks: tuple[Block, ...]
@@ -57,6 +75,8 @@ class Driven:
     warmup_s: float
     speed: Speed
     flags: tuple[str, ...]
+    quiet: Quiet
+    queueing: Queueing | None = None
 
 
 def drive(
@@ -66,7 +86,9 @@ def drive(
     concurrency: int,
     batch_size: int,
     plan: MeasuringPlan,
+    question: Question | None = None,
     progress: Callable[[int], None] | None = None,
+    clocks: Callable[[], Reading] = contention.read,
 ) -> Driven:
     """Keep ``concurrency`` requests in flight and measure until the plan is content.
 
@@ -76,29 +98,55 @@ def drive(
         concurrency: Worker threads, >= 1.
         batch_size: Samples in each batch.
         plan: How long and how well.
+        question: What a search wants to know, which may be known early; None for the numbers.
         progress: Told the number of blocks after each one, between blocks.
+        clocks: Read before and after each block, to see whether others were in the way.
 
     Raises:
         ValueError: No batch, or a concurrency below 1.
         TrialError: Whatever the engine raises, as it was; so does any other exception.
     """
-    if isinstance(engine, ComputesBlocks):
-        return _Measuring(_ComputedLoop(engine), plan, progress).run()
-    with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
-        return _Measuring(loop, plan, progress).run()
+    with opened_loop(engine, batches, concurrency=concurrency, batch_size=batch_size) as loop:
+        measuring = _Measuring(loop, plan, question=question, progress=progress, clocks=clocks)
+        return measuring.run()
 
 
-class _Loop(Protocol):
+class Loop(Protocol):
     """What measuring needs of a loop, whether its time is spent or computed."""
 
     @property
-    def threads(self) -> tuple[int, ...]: ...
+    def threads(self) -> tuple[int, ...]:
+        """Native ids of the worker threads; none where time is computed."""
+        ...
 
-    def now_s(self) -> float: ...
+    def now_s(self) -> float:
+        """Read the loop's clock, seconds."""
+        ...
 
-    def cold_call(self) -> float: ...
+    def cold_call(self) -> float:
+        """Send one request alone and return its seconds."""
+        ...
 
-    def block(self, quota: Quota) -> Block: ...
+    def block(self, quota: Quota) -> Block:
+        """Keep the engine busy until the quota is reached."""
+        ...
+
+
+@contextmanager
+def opened_loop(
+    engine: Engine, batches: Sequence[Tensors], *, concurrency: int, batch_size: int
+) -> Iterator[Loop]:
+    """Start the workers over an engine, and end them whatever happens.
+
+    Raises:
+        ValueError: No batch, or a concurrency below 1.
+        TrialError: Whatever the engine raises, as it was.
+    """
+    if isinstance(engine, ComputesBlocks):
+        yield _ComputedLoop(engine)
+        return
+    with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
+        yield loop
 
 
 class _ComputedLoop:
@@ -130,18 +178,40 @@ class _ComputedLoop:
         return block
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Aside:
+    """What is known of a block beside its requests: CPU time of this process, and contention."""
+
+    cpu_s: float
+    is_contended: bool
+
+
 class _Measuring:
     """One measurement under way."""
 
     def __init__(
-        self, loop: _Loop, plan: MeasuringPlan, progress: Callable[[int], None] | None
+        self,
+        loop: Loop,
+        plan: MeasuringPlan,
+        *,
+        question: Question | None,
+        progress: Callable[[int], None] | None,
+        clocks: Callable[[], Reading],
     ) -> None:
         self._loop = loop
+        self._clocks = clocks
         self._plan = plan
+        self._question = question
+        self._is_decided = False
         self._progress = progress
         self._blocks: list[Block] = []
         self._cap_s = 0.0
         self._rate_rps = 0.0
+        self._contended: list[bool] = []  # of each block that is kept, likewise the next
+        self._cpu_s: list[float] = []
+        self._last = _Aside(cpu_s=0.0, is_contended=False)
+        self._repeated = 0
+        self._in_vain = 0  # blocks in a row that stayed contended
 
     def run(self) -> Driven:
         """Go through all the steps once."""
@@ -152,14 +222,15 @@ class _Measuring:
         self._cap_s = ready_s + plan.max_s
         self._rate_rps = 1 / max(cold_call_s, 1e-9)
         self._warm_up(warmup_until_s)
-        before = contention.read(loop.threads)
         is_steady = self._settle(ready_s + _SETTLING_SHARE * plan.max_s)
         is_met = self._measure()
-        is_contended = contention.was_contended(before, contention.read(loop.threads))
+        contended = sum(self._contended)
         flags = {
             NO_STEADY_STATE: not is_steady,
-            TARGET_NOT_MET: not is_met,
-            CONTENDED: bool(loop.threads) and is_contended,
+            LEVEL_SHIFT: has_level_shift(self._blocks),
+            TARGET_NOT_MET: not is_met and not self._is_decided,
+            DECIDED: self._is_decided,
+            CONTENDED: contended > CONTENDED_SHARE * len(self._blocks),
         }
         return Driven(
             blocks=tuple(self._blocks),
@@ -167,6 +238,11 @@ class _Measuring:
             warmup_s=max(0.0, self._blocks[0].start_s - ready_s),
             speed=summarize(self._blocks, target_met=is_met),
             flags=tuple(flag for flag, is_raised in flags.items() if is_raised),
+            quiet=Quiet(
+                contended_blocks=contended,
+                repeated_blocks=self._repeated,
+                cpu_s_per_request=self._cpu_s_per_request(),
+            ),
         )
 
     def _warm_up(self, until_s: float) -> None:
@@ -193,12 +269,16 @@ class _Measuring:
         return False
 
     def _measure(self) -> bool:
-        """Add blocks until the targets are met or the time is over; tell which."""
-        look = self._plan.min_blocks
+        """Add blocks until nothing more is wanted; tell whether the targets are met."""
+        look, looks = self._plan.min_blocks, 0
         while not self._blocks or self._has_time():
             if len(self._blocks) >= look:
+                looks += 1
                 if targets_met(self._blocks, self._plan):
                     return True
+                if self._question is not None and self._question.answered(self._blocks, looks):
+                    self._is_decided = True
+                    return False
                 look = next_look(len(self._blocks))
             self._keep(self._next_block())
         return targets_met(self._blocks, self._plan)
@@ -213,6 +293,19 @@ class _Measuring:
         return min(self._plan.block_s, left_s / wanted)
 
     def _next_block(self) -> Block:
+        """Measure a block, again where others were in the way and there is hope and time."""
+        block = self._one_block()
+        repeats = 0
+        while self._last.is_contended and repeats < _REPEATS and self._in_vain < _PATIENCE:
+            if not self._has_time():
+                break
+            block = self._one_block()
+            repeats += 1
+        self._repeated += repeats
+        self._in_vain = self._in_vain + 1 if self._last.is_contended else 0
+        return block
+
+    def _one_block(self) -> Block:
         left_s = max(0.0, self._cap_s - self._loop.now_s())
         wanted = max(1, self._plan.min_blocks - len(self._blocks))
         affordable = int(self._rate_rps * left_s / wanted)
@@ -221,14 +314,30 @@ class _Measuring:
             requests=max(1, min(self._plan.block_requests, affordable)),
             cap_s=self._cap_s,
         )
+        before = self._clocks()
         block = self._loop.block(quota)
+        after = self._clocks()
+        self._last = _Aside(
+            cpu_s=after.own_s - before.own_s,
+            is_contended=bool(self._loop.threads) and contention.was_contended(before, after),
+        )
         self._note_rate(block)
         return block
 
     def _keep(self, block: Block) -> None:
         self._blocks.append(block)
+        self._contended.append(self._last.is_contended)
+        self._cpu_s.append(self._last.cpu_s)
         if self._progress is not None:
             self._progress(len(self._blocks))
+
+    def _cpu_s_per_request(self) -> Estimate | None:
+        """Estimate the CPU time of a request, which others take none of; None where not spent."""
+        if not self._loop.threads or min(self._cpu_s) <= 0:
+            return None
+        requests = np.array([block.latencies_s.size for block in self._blocks])
+        logs = signed_rank_centre(np.log(np.array(self._cpu_s) / requests), confidence=CONFIDENCE)
+        return exponential(logs)
 
     def _note_rate(self, block: Block) -> None:
         self._rate_rps = block.latencies_s.size / block.window_s

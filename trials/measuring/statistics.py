@@ -2,18 +2,19 @@
 
 The atom is the block, not the request: requests of one block share the state of the machine, and
 intervals that take them for independent cover the truth in as little as 5-45 % of cases. So every
-interval of a speed here rests on the spread *between* blocks, widened by the autocorrelation time
-of the blocks. Percentiles are taken over all raw samples, never of percentiles.
+interval of a speed here rests on the spread *between* blocks, as ``spread`` reads it. Percentiles
+are taken over all raw samples, never of percentiles.
 
-When to stop measuring is decided in ``stopping``; who produces blocks is ``load``.
+When to stop measuring is decided in ``stopping``, what is steady in ``steadiness``; who produces
+blocks is ``load``.
 
 References:
     Korn, E. and Graubard, B. (1998), Confidence intervals for proportions with small expected
         number of positive counts estimated from survey data. Survey Methodology 24, 193-201.
     Woodruff, R. (1952), Confidence intervals for medians. JASA 47, 635-646.
-    Geyer, C. (1992), Practical Markov chain Monte Carlo. Statistical Science 7, 473-483.
+    Johnson, N. (1978), Modified t tests and confidence intervals for asymmetrical populations.
+        JASA 73, 536-544.
     Wilson, E. (1927), Probable inference. JASA 22, 209-212.
-    White, K., Cobb, M. and Spratt, S. (2000), MSER-5. Proc. Winter Simulation Conference, 755-761.
 """
 
 import math
@@ -22,17 +23,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from trials.measurement import Block, Estimate, Seconds, Speed
+from trials.measuring.spread import EQUAL_VARIANCE, METHOD, METHODS, Spread, Spreading
 
 MIN_BLOCKS = 3  # with fewer, a spread between blocks is no more than a guess
 
 CONFIDENCE = 0.95  # of every interval, unless a comparison of several asks for more
 
 _Z = 1.959963984540054  # normal quantile at 0.975
-# log-rates closer than 1e-10 are equal: a nanosecond clock resolves 1e-8 of a 0.1-s block
-_EQUAL_VARIANCE = 1e-20
 _FURTHEST = math.log(1e3)  # a limit more than a thousandfold away is no limit
-_MSER_BATCH = 5
-_MSER_MIN_BATCHES = 4  # fewer means cannot show a transient
+# beyond, the last few samples decide, and a limit moved outwards is mostly no limit
+_BODY = (0.05, 0.95)
 
 
 def quantile(blocks: Sequence[Block], p: float) -> Estimate:
@@ -56,7 +56,11 @@ def quantile(blocks: Sequence[Block], p: float) -> Estimate:
 
 
 def quantiles(
-    blocks: Sequence[Block], levels: Sequence[float], *, confidence: float = CONFIDENCE
+    blocks: Sequence[Block],
+    levels: Sequence[float],
+    *,
+    confidence: float = CONFIDENCE,
+    method: int = METHOD,
 ) -> tuple[Estimate, ...]:
     """Estimate several quantiles as :func:`quantile` does, sorting the samples once.
 
@@ -64,6 +68,7 @@ def quantiles(
         blocks: In order of time.
         levels: Each in (0, 1).
         confidence: Of the intervals, in (0, 1).
+        method: Version of the formulas, out of ``spread.METHODS``.
 
     Raises:
         ValueError: As for :func:`quantile`.
@@ -72,15 +77,21 @@ def quantiles(
     if not all(0 < p < 1 for p in levels):
         raise ValueError(f"quantile levels {tuple(levels)} are not all inside (0, 1)")
     pooled = np.sort(np.concatenate([block.latencies_s for block in blocks]))
-    return tuple(_quantile(blocks, pooled, p, confidence=confidence) for p in levels)
+    spreading = METHODS[method]
+    return tuple(
+        _quantile(blocks, pooled, p, confidence=confidence, spreading=spreading) for p in levels
+    )
 
 
-def mean_latency(blocks: Sequence[Block], *, confidence: float = CONFIDENCE) -> Estimate:
+def mean_latency(
+    blocks: Sequence[Block], *, confidence: float = CONFIDENCE, method: int = METHOD
+) -> Estimate:
     """Estimate the mean latency of all requests, in seconds.
 
     Args:
         blocks: In order of time.
         confidence: Of the interval, in (0, 1).
+        method: Version of the formulas, out of ``spread.METHODS``.
 
     Raises:
         ValueError: No block, a block without requests, or one without length.
@@ -88,15 +99,18 @@ def mean_latency(blocks: Sequence[Block], *, confidence: float = CONFIDENCE) -> 
     _refuse_empty(blocks)
     requests = np.array([block.latencies_s.size for block in blocks], dtype=np.float64)
     totals_s = np.array([block.latencies_s.sum() for block in blocks])
-    return _ratio(blocks, totals_s, requests, confidence=confidence)
+    return _ratio(blocks, totals_s, requests, confidence=confidence, spreading=METHODS[method])
 
 
-def throughput(blocks: Sequence[Block], *, confidence: float = CONFIDENCE) -> Estimate:
+def throughput(
+    blocks: Sequence[Block], *, confidence: float = CONFIDENCE, method: int = METHOD
+) -> Estimate:
     """Estimate the rate of work over all blocks, in samples/s.
 
     Args:
         blocks: In order of time.
         confidence: Of the interval, in (0, 1).
+        method: Version of the formulas, out of ``spread.METHODS``.
 
     Raises:
         ValueError: No block, a block without requests, or one without length.
@@ -106,30 +120,33 @@ def throughput(blocks: Sequence[Block], *, confidence: float = CONFIDENCE) -> Es
         [block.latencies_s.size * block.batch_size for block in blocks], dtype=np.float64
     )
     windows_s = np.array([block.window_s for block in blocks])
-    return _ratio(blocks, samples, windows_s, confidence=confidence)
+    return _ratio(blocks, samples, windows_s, confidence=confidence, spreading=METHODS[method])
 
 
-def summarize(blocks: Sequence[Block], *, target_met: bool) -> Speed:
+def summarize(blocks: Sequence[Block], *, target_met: bool, method: int = METHOD) -> Speed:
     """Reduce the blocks of one deployment to the numbers that are optimized.
 
     Args:
         blocks: In order of time.
         target_met: Whether the intervals became as narrow as was asked for.
+        method: Version of the formulas, out of ``spread.METHODS``.
 
     Raises:
         ValueError: No block, a block without requests, or one without length.
+        KeyError: A version that there is not.
     """
-    p50, p90, p99, p999 = quantiles(blocks, (0.5, 0.9, 0.99, 0.999))
+    p50, p90, p99, p999 = quantiles(blocks, (0.5, 0.9, 0.99, 0.999), method=method)
     return Speed(
-        latency_mean_s=mean_latency(blocks),
+        latency_mean_s=mean_latency(blocks, method=method),
         latency_p50_s=p50,
         latency_p90_s=p90,
         latency_p99_s=p99,
         latency_p999_s=p999,
-        throughput_sps=throughput(blocks),
+        throughput_sps=throughput(blocks, method=method),
         requests=sum(block.latencies_s.size for block in blocks),
         blocks=len(blocks),
         target_met=target_met,
+        method=method,
     )
 
 
@@ -177,59 +194,14 @@ def mean_score(values: Sequence[float] | Seconds) -> Estimate:
     return Estimate(value=value, low=value - half, high=value + half)
 
 
-def truncate_warmup(latencies: Seconds) -> int:
-    """Say how many of the first requests belong to a transient (MSER-5).
-
-    The cut is the one that makes the standard error of what remains smallest, over means of five;
-    it is sought in the first half only, so half of the requests or more means "still drifting".
-
-    Args:
-        latencies: Shape ``(requests,)`` in order of time; fewer than 20 cannot tell and give 0.
-    """
-    batches = latencies.size // _MSER_BATCH
-    if batches < _MSER_MIN_BATCHES:
-        return 0
-    means = latencies[: batches * _MSER_BATCH].reshape(batches, _MSER_BATCH).mean(axis=1)
-    cuts = np.arange(batches // 2 + 1)
-    left = batches - cuts
-    # sums over what remains after each cut; centred first, or large latencies would cancel
-    centred = means - means.mean()
-    sums = np.cumsum(centred[::-1])[::-1][cuts]
-    squares = np.cumsum(centred[::-1] ** 2)[::-1][cuts]
-    scores = (squares - sums**2 / left) / left.astype(np.float64) ** 2
-    cut = int(np.argmin(scores))
-    if 2 * cut >= batches - 1:  # the last cut on offer, rounding included
-        return -(-latencies.size // 2)
-    return cut * _MSER_BATCH
-
-
-def autocorrelation_time(values: Seconds) -> float:
-    """Say how many successive values count as one independent value; >= 1.
-
-    Sum of the autocorrelations over Geyer's initial positive sequence. The same read backwards.
-
-    Args:
-        values: Shape ``(values,)`` in order of time.
-    """
-    deviations = values - values.mean()
-    power = float(deviations @ deviations)
-    if power <= _EQUAL_VARIANCE * values.size:
-        return 1.0
-    positive = 0.0
-    for lag in range(0, values.size - 1, 2):
-        even = float(deviations[: values.size - lag] @ deviations[lag:])
-        odd = float(deviations[: values.size - lag - 1] @ deviations[lag + 1 :])
-        if even + odd <= 0:
-            break
-        positive += (even + odd) / power
-    return max(1.0, 2.0 * positive - 1.0)
-
-
 def _quantile(
-    blocks: Sequence[Block], pooled: Seconds, p: float, *, confidence: float
+    blocks: Sequence[Block],
+    pooled: Seconds,
+    p: float,
+    *,
+    confidence: float,
+    spreading: Spreading,
 ) -> Estimate:
-    from scipy.special import betaincinv
-
     n = pooled.size
     # 1e-9: 0.07 * 100 is 7.000000000000001, whose ceiling is not meant
     rank = min(n, max(1, math.ceil(n * p - 1e-9)))
@@ -238,15 +210,9 @@ def _quantile(
         return Estimate(value=value, low=None, high=None)
     sizes = np.array([block.latencies_s.size for block in blocks])
     below = np.array([np.count_nonzero(block.latencies_s <= value) for block in blocks])
-    variance, tau = _variance(below / sizes, sizes / n)
-    # equal blocks say nothing against independent requests, of which there are n and no more
-    effective = n if variance == 0 else min(n, p * (1 - p) / variance)
-    degrees = max(3.0, len(blocks) / tau - 1)
-    effective *= min(1.0, (_t(n - 1, confidence) / _t(degrees, confidence)) ** 2)
-    failures = effective * (1 - p)
-    tail = (1 - confidence) / 2
-    low = math.floor(n * float(betaincinv(effective * p, failures + 1, tail)))
-    high = n * float(betaincinv(effective * p + 1, failures, 1 - tail))
+    spread = spreading(below / sizes, sizes / n)
+    share_low, share_high = _shares(spread, p, requests=n, confidence=confidence)
+    low, high = math.floor(n * share_low), n * share_high
     return Estimate(
         value=value,
         low=float(pooled[low - 1]) if low >= 1 else None,
@@ -254,8 +220,39 @@ def _quantile(
     )
 
 
+def _shares(spread: Spread, p: float, *, requests: int, confidence: float) -> tuple[float, float]:
+    """Return the shares of samples below which the limits of a quantile lie (Woodruff).
+
+    They are those of a binomial proportion of as many independent requests as would spread like
+    the blocks do (Korn and Graubard).
+    """
+    from scipy.special import betaincinv
+
+    # equal blocks say nothing against independent requests, of which there are n and no more
+    effective = requests if spread.variance == 0 else min(requests, p * (1 - p) / spread.variance)
+    reach = _t(max(3.0, spread.degrees), confidence)
+    effective *= min(1.0, (_t(requests - 1, confidence) / reach) ** 2)
+    failures = effective * (1 - p)
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(effective * p, failures + 1, tail))
+    high = float(betaincinv(effective * p + 1, failures, 1 - tail))
+    if not _BODY[0] <= p <= _BODY[1]:
+        return low, high
+    # a sample that lacks slow requests has too large a share below the true quantile: mirrored
+    if spread.skewness > 0:
+        low = max(0.0, p - (p - low) * _stretch(spread, reach))
+    if spread.skewness < 0:
+        high = min(1.0, p + (high - p) * _stretch(spread, reach))
+    return low, high
+
+
 def _ratio(
-    blocks: Sequence[Block], totals: Seconds, bases: Seconds, *, confidence: float
+    blocks: Sequence[Block],
+    totals: Seconds,
+    bases: Seconds,
+    *,
+    confidence: float,
+    spreading: Spreading,
 ) -> Estimate:
     """Estimate sum(totals) / sum(bases) with a t interval on the log rates of the blocks.
 
@@ -267,25 +264,32 @@ def _ratio(
     value = float(totals.sum() / bases.sum())
     if len(blocks) < MIN_BLOCKS:
         return Estimate(value=value, low=None, high=None)
-    variance, tau = _variance(np.log(totals / bases), bases / bases.sum())
-    if variance <= _EQUAL_VARIANCE:
+    # numpy's logarithm has other last digits on other processors
+    rates = np.array([math.log(rate) for rate in (totals / bases).tolist()])
+    spread = spreading(rates, bases / bases.sum())
+    variance = spread.variance
+    if variance <= EQUAL_VARIANCE:
         # equal blocks cannot tell their spread; their requests can, if they are independent
         pooled = np.concatenate([block.latencies_s for block in blocks])
         variance = float((pooled.std() / pooled.mean()) ** 2) / pooled.size
-    reach = _t(max(1.0, len(blocks) / tau - 1), confidence) * math.sqrt(variance)
-    if reach > _FURTHEST:
+    reach = _t(max(1.0, spread.degrees), confidence)
+    below = above = reach * math.sqrt(variance)
+    if spread.skewness > 0:
+        above *= _stretch(spread, reach)
+    if spread.skewness < 0:
+        below *= _stretch(spread, reach)
+    if max(below, above) > _FURTHEST:
         return Estimate(value=value, low=None, high=None)
-    return Estimate(value=value, low=value * math.exp(-reach), high=value * math.exp(reach))
+    return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above))
 
 
-def _variance(values: Seconds, weights: Seconds) -> tuple[float, float]:
-    """Return the variance of the weighted mean of the blocks' values, and their tau."""
-    count = values.size
-    tau = autocorrelation_time(values)
-    deviations = weights * (values - weights @ values)
-    spread = count / (count - 1) * float(deviations @ deviations)
-    # the denominator mends the bias of a variance around the mean of dependent values
-    return spread * tau / (1 - min(0.5, tau / count)), tau
+def _stretch(spread: Spread, reach: float) -> float:
+    """Say how much further the limit on the side of the long tail lies (Johnson); >= 1.
+
+    Johnson moves the other limit inwards by as much. It stays here: the skewness of twenty blocks
+    is itself a guess, and should not make an interval narrower.
+    """
+    return 1 + abs(spread.skewness) * (2 * reach**2 + 1) / (6 * reach)
 
 
 def _t(degrees: float, confidence: float) -> float:

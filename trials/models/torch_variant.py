@@ -71,7 +71,8 @@ def export_torch(source: TorchSource, out: Path) -> None:
     factory = _factory(source)
     with _quiet():
         module = _filled(_made(factory, source), source)
-        with users_code(f"exporting {source.factory}", refusal=ModelError):
+        what = f"exporting {source.factory} for samples of shape {source.input_shape}"
+        with users_code(what, refusal=ModelError):
             content = _onnx_bytes(module, source)
     _write_whole(content, out)
 

@@ -43,7 +43,7 @@ def function_from_name(name: str, *, key: str, refusal: type[TrialError]) -> Cal
             raise refusal(f"{key}: importing {module_name} failed: {reason_of(error)}") from error
         raise refusal(
             f"{key}: {name}: there is no module {error.name!r}; install it, or add its folder to "
-            "PYTHONPATH"
+            f"PYTHONPATH (for {error.name}.py in this folder: export PYTHONPATH=.)"
         ) from error
     except Exception as error:
         raise refusal(f"{key}: importing {module_name} failed: {reason_of(error)}") from error

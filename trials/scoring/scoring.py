@@ -93,6 +93,56 @@ def score_engine(
     return _scored(_custom_scores(calls, task.metric), split)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Marks:
+    """The scores of each sample, for comparing engines on the same ones.
+
+    Attributes:
+        metric: What ``scores`` are: ``accuracy`` or ``score``.
+        scores: Shape ``(samples,)``; higher is better.
+        brier: Squared distance of the class probabilities from the truth, shape ``(samples,)``;
+            None for a custom task.
+    """
+
+    metric: str
+    scores: Floats
+    brier: Floats | None
+
+
+def mark_engine(
+    infer: Infer,
+    inputs: tuple[TensorSpec, ...],
+    split: Split,
+    *,
+    task: Task,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    source: str,
+) -> Marks:
+    """Run a whole split through an engine and score each sample.
+
+    Args and errors are those of :func:`score_engine`, whose means these are.
+    """
+    calls = _Calls(
+        infer=infer,
+        inputs=inputs,
+        split=split,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        source=source,
+    )
+    if task.kind is not TaskKind.CLASSIFICATION:
+        assert task.metric is not None
+        return Marks(metric="score", scores=_custom_scores(calls, task.metric), brier=None)
+    scores = np.concatenate(list(_first_outputs(calls)))
+    check_labels(split, classes=scores.shape[1], source=source)
+    return Marks(
+        metric="accuracy",
+        scores=(_ranks(scores, split.labels) < 1).astype(np.float64),
+        brier=_squares(probabilities(scores), split.labels),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Calls:
     """The calls that run a whole split; see :func:`score_engine`."""
@@ -299,7 +349,6 @@ def calibration(stated: Floats, labels: NDArray[np.int64]) -> Calibration:
         labels: Shape ``(samples,)``.
     """
     own = np.take_along_axis(stated, labels[:, None], axis=1)[:, 0]
-    squares = np.einsum("sc,sc->s", stated, stated) - 2 * own + 1
     confidences = stated.max(axis=1)
     order = np.argsort(confidences, kind="stable")
     confidences = confidences[order]
@@ -309,7 +358,7 @@ def calibration(stated: Floats, labels: NDArray[np.int64]) -> Calibration:
     stated_sums = np.add.reduceat(confidences, starts)
     hit_sums = np.add.reduceat(hits.astype(np.float64), starts)
     return Calibration(
-        brier=_loss(squares),
+        brier=_loss(_squares(stated, labels)),
         log_loss=_loss(-np.log(np.maximum(own, _LEAST_PROBABILITY))),
         ece=float(np.abs(hit_sums - stated_sums).sum() / labels.size),
         ece_null=_null_ece(confidences, stated_sums, starts),
@@ -318,6 +367,13 @@ def calibration(stated: Floats, labels: NDArray[np.int64]) -> Calibration:
             for mean, share, size in zip(stated_sums / sizes, hit_sums / sizes, sizes, strict=True)
         ),
     )
+
+
+def _squares(stated: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Return the squared distance of each sample's probabilities from the truth."""
+    own = np.take_along_axis(stated, labels[:, None], axis=1)[:, 0]
+    squares: Floats = np.einsum("sc,sc->s", stated, stated) - 2 * own + 1
+    return squares
 
 
 def _bin_starts(samples: int) -> NDArray[np.intp]:

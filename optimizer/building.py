@@ -1,0 +1,183 @@
+"""Build the engines of a space ahead of time: in parallel, resumably, for this machine or others.
+
+What is built is kept in the store by content: a search finds it, and building again after an
+interruption goes on where it was.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from queue import SimpleQueue
+
+from optimizer.wiring import Place
+from optimizer.workspace import STORE_LIMIT_BYTES
+from search_spaces.deployment import Deployment
+from search_spaces.space import SearchSpace
+from trials.backends.catalog import backend_named
+from trials.capabilities import batch_in_engine, engines_of, refuse_ignored
+from trials.errors import AbandonedError, FaultError, InfeasibleError
+from trials.isolation.worker import Worker
+
+
+class Standing(StrEnum):
+    """What came of an engine."""
+
+    BUILT = "built"
+    FOUND = "was there"
+    CANNOT = "cannot"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An engine that is wanted.
+
+    Attributes:
+        deployment: One of those that it serves.
+        target: The device; None for this machine.
+        batch_size: None where the engine serves any.
+    """
+
+    deployment: Deployment
+    target: str | None
+    batch_size: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What came of a job.
+
+    Attributes:
+        build_s: Seconds of the builder; None where nothing was built now.
+        size_bytes: Of the engine; None where there is none.
+        reason: Why there is none; empty where there is one.
+    """
+
+    job: Job
+    standing: Standing
+    build_s: float | None = None
+    size_bytes: int | None = None
+    reason: str = ""
+
+
+def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
+    """List the engines of a space, for each target.
+
+    Args:
+        space: What is to be built.
+        targets: Devices; none for this machine.
+
+    Raises:
+        SpaceError: An axis that the backend does not honour for a target.
+        UnsupportedError: The backend does not build here, or not for a target.
+    """
+    jobs = []
+    for target in targets or (None,):
+        capabilities = backend_named(space.backend, target=target).capabilities()
+        refuse_ignored(space, capabilities)
+        jobs += [
+            Job(
+                deployment=deployment,
+                target=target,
+                batch_size=batch_in_engine(deployment, capabilities),
+            )
+            for deployment in engines_of(space, capabilities)
+        ]
+    return tuple(jobs)
+
+
+def build_all(
+    space: SearchSpace,
+    jobs: Sequence[Job],
+    place: Place,
+    *,
+    workers: int,
+    on_built: Callable[[Built], None],
+) -> tuple[Built, ...]:
+    """Build engines in processes of their own; a crash or a hang costs one.
+
+    Args:
+        space: Theirs.
+        jobs: What is wanted.
+        place: Whose store keeps them.
+        workers: Processes at once, >= 1.
+        on_built: Told of each as it comes, from the calling thread.
+
+    Returns:
+        What came of each, in the order of the jobs.
+
+    Raises:
+        WorkspaceError: The workspace cannot be written.
+        TrialError: Models or data that cannot be used, a full disk.
+    """
+    place.check()
+    pool = _Pool(space, place, targets={job.target for job in jobs}, workers=workers)
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="build") as threads:
+        pending = [threads.submit(pool.build, job) for job in jobs]
+        try:
+            built = []
+            for future in pending:
+                built.append(future.result())
+                on_built(built[-1])
+        except BaseException:
+            pool.abandon()
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+        finally:
+            pool.close()
+    return tuple(built)
+
+
+class _Pool:
+    """Worker processes, as many for each target as may build at once; started when needed."""
+
+    def __init__(
+        self, space: SearchSpace, place: Place, *, targets: set[str | None], workers: int
+    ) -> None:
+        self._idle: dict[str | None, SimpleQueue[Worker]] = {}
+        self._all: list[Worker] = []
+        for target in targets:
+            self._idle[target] = SimpleQueue()
+            for _ in range(workers):
+                worker = _worker(space, place.workspace.store, target)
+                self._all.append(worker)
+                self._idle[target].put(worker)
+
+    def build(self, job: Job) -> Built:
+        worker = self._idle[job.target].get()
+        try:
+            return _built(worker, job)
+        finally:
+            self._idle[job.target].put(worker)
+
+    def abandon(self) -> None:
+        for worker in self._all:
+            worker.abandon()
+
+    def close(self) -> None:
+        for worker in self._all:
+            worker.close()
+
+
+def _worker(space: SearchSpace, store: Path, target: str | None) -> Worker:
+    return Worker(space, store_root=store, store_limit_bytes=STORE_LIMIT_BYTES, target=target)
+
+
+def _built(worker: Worker, job: Job) -> Built:
+    try:
+        prepared = worker.prepare(job.deployment)
+    except InfeasibleError as error:
+        return Built(job=job, standing=Standing.CANNOT, reason=str(error))
+    except AbandonedError:
+        raise
+    except FaultError as error:
+        return Built(job=job, standing=Standing.FAILED, reason=str(error))
+    is_new = prepared.build_s > 0
+    return Built(
+        job=job,
+        standing=Standing.BUILT if is_new else Standing.FOUND,
+        build_s=prepared.build_s if is_new else None,
+        size_bytes=prepared.engine.size_bytes,
+    )

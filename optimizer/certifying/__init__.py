@@ -1,0 +1,1 @@
+"""The certified front: its candidates measured again, in turns, over several sessions."""

@@ -1,0 +1,117 @@
+"""``trifront build``."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from optimizer.cli.options import (
+    WORKSPACE,
+    JsonOption,
+    SpaceArgument,
+    WorkspaceOption,
+    results_console,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from optimizer.building import Built, Job
+
+FAILED = 1
+_MB = 1e6
+
+
+def build(
+    space: SpaceArgument,
+    *,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute capabilities of the GPUs to build for, e.g. SM89,SM120.",
+            metavar="SM…,…",
+            show_default="this machine",
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Builds at once.")] = 2,
+    workspace: WorkspaceOption = WORKSPACE,
+    json: JsonOption = False,
+) -> None:
+    """Build every engine of a space ahead of time, so that a search only measures.
+
+    TensorRT for RTX builds for GPUs that this machine does not have. What is built is kept; after
+    an interruption the same command goes on. Exit code 1 if a build crashed or hung.
+
+    Examples:
+
+      trifront build fashion-mnist
+
+      trifront build resnet.yaml --targets SM89,SM120 --jobs 4
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from optimizer.building import Standing, build_all, jobs_of
+    from optimizer.cli.options import names_of
+    from optimizer.wiring import place_at
+    from search_spaces.catalog import space_path
+    from search_spaces.files import space_from_yaml
+
+    meant = space_from_yaml(space_path(space))
+    wanted = jobs_of(meant, names_of(targets))
+    place = place_at(workspace, None)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("building engines", total=len(wanted))
+        built = build_all(
+            meant, wanted, place, workers=jobs, on_built=lambda _: progress.advance(task)
+        )
+    if json:
+        _print_json(built)
+    else:
+        results_console().print(_table(built))
+        counts = {
+            standing: sum(one.standing is standing for one in built) for standing in Standing
+        }
+        typer.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    if any(one.standing is Standing.FAILED for one in built):
+        raise typer.Exit(FAILED)
+
+
+def _table(built: "tuple[Built, ...]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("engine")
+    table.add_column("size [MB]", justify="right")
+    table.add_column("built in [s]", justify="right")
+    table.add_column("", overflow="fold")
+    for one in built:
+        size = "" if one.size_bytes is None else f"{one.size_bytes / _MB:.2f}"
+        seconds = "" if one.build_s is None else f"{one.build_s:.2f}"
+        what = f"{one.standing}: {one.reason}" if one.reason else one.standing.value
+        table.add_row(*map(Text, (_name(one.job), size, seconds, what)))
+    return table
+
+
+def _name(job: "Job") -> str:
+    words = [job.deployment.variant, job.deployment.precision.value]
+    words += [] if job.batch_size is None else [f"b{job.batch_size}"]
+    return " ".join(words if job.target is None else [*words, job.target])
+
+
+def _print_json(built: "tuple[Built, ...]") -> None:
+    import json
+
+    rows = [
+        {
+            "deployment": dict(one.job.deployment.axes()),
+            "target": one.job.target,
+            "batch_size": one.job.batch_size,
+            "standing": one.standing,
+            "build_s": one.build_s,
+            "size_bytes": one.size_bytes,
+            "reason": one.reason,
+        }
+        for one in built
+    ]
+    typer.echo(json.dumps({"engines": rows}, indent=2))

@@ -1,0 +1,1 @@
+"""Which of two deployments is faster, and which is more often right."""

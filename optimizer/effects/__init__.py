@@ -1,0 +1,1 @@
+"""What changing one axis alone does, from the trials of a study."""

@@ -1,0 +1,1 @@
+"""Saturation: how far a deployment can be loaded, and what that costs its users."""

@@ -1,0 +1,90 @@
+"""The pages of the file formats say what the code reads and writes."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from optimizer.export.manifest import FORMAT as MANIFEST_FORMAT
+from optimizer.study.study import FORMAT as STUDY_FORMAT
+from optimizer.tracking.ledger import Delivered
+from optimizer.tracking.messages import ENVELOPE_FORMAT, Envelope, Experiment, Message, Point
+from optimizer.tracking.sessions import Session
+from optimizer.tracking.status import Status
+from optimizer.workspace import BLOCKS_FORMAT
+from search_spaces.field_types import FORMAT_VERSION
+from trials.store.entries import FORMAT as STORE_FORMAT
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "formats"
+MESSAGES = get_args(Message)
+
+
+def test_page_of_the_space_file_is_what_its_script_writes(tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "document_space.py"
+
+    subprocess.run([sys.executable, str(script), "--to", str(tmp_path / "space.md")], check=True)
+
+    written = (tmp_path / "space.md").read_text(encoding="utf-8")
+    mend = "run scripts/document_space.py"
+    assert (PAGES / "space.md").read_text(encoding="utf-8") == written, mend
+
+
+def test_page_of_the_spool_describes_every_key() -> None:
+    page = (PAGES / "spool.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"\w+", page))
+    records = (Envelope, Experiment, Point, Delivered, Session, Status, *MESSAGES)
+
+    keys = {field.name for record in records for field in fields(record)}
+
+    assert keys - described == set()
+    assert f"(version {ENVELOPE_FORMAT})" in page
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda one: one.__name__)
+def test_page_of_the_spool_lists_the_keys_of_each_kind(message: type) -> None:
+    page = (PAGES / "spool.md").read_text(encoding="utf-8")
+    each = {field.name: field for field in fields(message)}
+
+    row = next(
+        line for line in page.splitlines() if line.startswith(f"| `{each['kind'].default}` |")
+    )
+
+    named = set(re.findall(r"`([a-z_]+)`", row))
+    assert named == {str(each["kind"].default), *each} - {"kind", "uid"}
+
+
+@pytest.mark.parametrize(
+    ("file", "version"),
+    [
+        ("space file", FORMAT_VERSION),
+        ("study", STUDY_FORMAT),
+        ("raw blocks", BLOCKS_FORMAT),
+        ("export", MANIFEST_FORMAT),
+        ("records for MLflow", ENVELOPE_FORMAT),
+        ("engine store", STORE_FORMAT),
+    ],
+)
+def test_list_of_formats_has_their_versions(file: str, version: int) -> None:
+    page = (PAGES / "README.md").read_text(encoding="utf-8")
+
+    row = next(line for line in page.splitlines() if line.startswith((f"| [{file}]", f"| {file}")))
+
+    assert row.split("|")[2].strip() == str(version)
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+
+    broken = [
+        (page.name, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / link).exists()
+    ]
+
+    assert broken == []

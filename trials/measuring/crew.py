@@ -1,0 +1,123 @@
+"""A crew: threads that each hold a lane of one engine and do jobs together.
+
+Threads and bound buffers live as long as the crew; a job begins and ends at a barrier and starts
+no thread.
+"""
+
+from collections.abc import Sequence
+from threading import Barrier, BrokenBarrierError, Thread
+from types import TracebackType
+from typing import Protocol, Self
+
+from trials.backend import Engine, Request, Tensors
+
+
+class Job(Protocol):
+    """What a crew does together."""
+
+    def work(self, number: int, lane: Sequence[Request]) -> None:
+        """Do the part of one thread, 0 <= number < threads, with its bound requests."""
+        ...
+
+    def cancel(self) -> None:
+        """Make every thread return soon; called from any thread, more than once perhaps."""
+        ...
+
+
+class Crew:
+    """A context manager, used by one thread.
+
+    Any exception of a thread ends the crew and is raised, as it was, by the call that was waiting.
+    """
+
+    def __init__(self, engine: Engine, batches: Sequence[Tensors], *, threads: int) -> None:
+        if threads < 1 or not batches:
+            raise ValueError(f"{threads} threads and {len(batches)} batches make no load")
+        self._engine = engine
+        self._batches = batches
+        self._threads = tuple(
+            Thread(target=self._live, args=(number,), name=f"load-{number}", daemon=True)
+            for number in range(threads)
+        )
+        self._barrier = Barrier(threads + 1)
+        self._job: Job | None = None
+        self._errors: list[BaseException] = []
+
+    def __enter__(self) -> Self:
+        """Start the threads and wait until each has bound its requests.
+
+        Raises:
+            MemoryLimitError: The buffers do not fit.
+        """
+        try:
+            for thread in self._threads:
+                thread.start()
+            self._meet()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the threads; a lane that breaks while it is left is an error too."""
+        try:
+            if kind is None:
+                self._job = None
+                self._meet()
+                self._join()  # a barrier aborted now would break those still waking up
+        finally:
+            self._stop()
+        if kind is None and self._errors:
+            raise self._errors[0]
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """Native ids of the threads."""
+        return tuple(thread.native_id or 0 for thread in self._threads)
+
+    def do(self, job: Job) -> None:
+        """Let every thread do its part and wait for all; raise what one of them raised."""
+        self._job = job
+        self._meet()
+        self._meet()
+
+    def _live(self, number: int) -> None:
+        try:
+            with self._engine.lane(self._batches) as lane:
+                self._barrier.wait()
+                while True:
+                    self._barrier.wait()
+                    if self._job is None:
+                        break
+                    self._job.work(number, lane)
+                    self._barrier.wait()
+        except BrokenBarrierError:
+            return  # another thread broke, or the caller did
+        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+            self._errors.append(error)
+            self._cancel()
+
+    def _meet(self) -> None:
+        try:
+            self._barrier.wait()
+        except BrokenBarrierError:
+            raise self._errors[0] from None
+
+    def _cancel(self) -> None:
+        if self._job is not None:
+            self._job.cancel()
+        self._barrier.abort()
+
+    def _stop(self) -> None:
+        self._cancel()
+        self._join()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
