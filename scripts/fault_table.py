@@ -229,13 +229,13 @@ def spoilt(pattern: str, spoil: Callable[[Path], object], *commands: str) -> Str
     """Spoil files of the scene, run commands, put the files back."""
 
     def strike(scene: Scene) -> Iterator[str]:
-        for path in sorted(scene.folder.glob(pattern)):
-            shutil.copyfile(path, path.with_name(f"{path.name}.kept"))
+        kept = {path: path.read_bytes() for path in scene.folder.glob(pattern)}
+        for path in kept:
             spoil(path)
         for command in commands:
             yield scene.says(command)
-        for kept in scene.folder.glob(f"{pattern}.kept"):
-            kept.replace(kept.with_name(kept.name.removesuffix(".kept")))
+        for path, content in kept.items():
+            path.write_bytes(content)
 
     return strike
 
