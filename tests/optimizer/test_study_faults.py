@@ -54,7 +54,7 @@ def edited(place: Place, statement: str) -> None:
         ),
         (
             "UPDATE study_user_attributes SET value_json = '99' WHERE key = 'trifront:format'",
-            "study 'tiny' was not made by this version",
+            "study 'tiny' is of format 99",
         ),
     ],
 )
