@@ -355,16 +355,19 @@ class SearchStudy:
         assert frozen.datetime_complete is not None
         outcome = self._outcome(frozen)
         started_s = frozen.datetime_start.timestamp()
-        finished_s = frozen.datetime_complete.timestamp()
+        known_s = _known_s(outcome)
+        spent_s = frozen.datetime_complete.timestamp() - started_s
+        # the clock may have been set meanwhile, which must neither spend a budget nor refill it
+        spent_s = min(max(spent_s, known_s), known_s + _DEADLINES * self.space.plan.deadline_s)
         if _MENDED in frozen.user_attrs:
-            finished_s = started_s + _known_s(outcome)
+            spent_s = known_s
         return TrialRecord(
             uid=self.uid(frozen.number),
             number=frozen.number,
             study=self.name,
             outcome=outcome,
             started_s=started_s,
-            finished_s=finished_s,
+            finished_s=started_s + spent_s,
         )
 
 

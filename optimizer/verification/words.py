@@ -1,5 +1,6 @@
 """Findings as lines for people and as one JSON document."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ def data_of(findings: Findings) -> dict[str, object]:
     return {
         "passed": findings.passed,
         "failures": list(findings.failures()),
-        "outputs": [{**asdict(one), "holds": one.holds} for one in findings.outputs],
+        "outputs": [_data_of_output(one) for one in findings.outputs],
         "predictions": None
         if findings.predictions is None
         else {"samples": len(findings.predictions), "agree": findings.predictions.agree},
@@ -74,6 +75,12 @@ def data_of(findings: Findings) -> dict[str, object]:
         "unchecked": list(findings.unchecked),
         "subject": findings.subject,
     }
+
+
+def _data_of_output(output: Agreement) -> dict[str, object]:
+    """Return an output as JSON data; an infinite deviation is null there."""
+    deviation = output.deviation if math.isfinite(output.deviation) else None
+    return {**asdict(output), "deviation": deviation, "holds": output.holds}
 
 
 def _of_output(output: Agreement) -> str:

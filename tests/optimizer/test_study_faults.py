@@ -54,7 +54,7 @@ def edited(place: Place, statement: str) -> None:
         ),
         (
             "UPDATE study_user_attributes SET value_json = '99' WHERE key = 'trifront:format'",
-            "study 'tiny' was not made by this version",
+            "study 'tiny' is of format 99",
         ),
     ],
 )
@@ -89,6 +89,25 @@ def test_study_of_another_version_does_not_hide_the_others(place: Place) -> None
     names = names_of_studies(place)
 
     assert names == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trials SET datetime_complete = '2001-01-01 00:00:00.000000'",
+        "UPDATE trials SET datetime_complete = '2999-01-01 00:00:00.000000'",
+    ],
+)
+def test_clock_that_was_set_during_a_trial_neither_spends_a_budget_nor_refills_it(
+    place: Place, statement: str
+) -> None:
+    edited(place, statement)
+
+    records = study_at(place, None).records()
+
+    longest_s = 3 * study_at(place, None).space.plan.deadline_s + 1
+    assert len(records) == 2
+    assert all(0 < one.finished_s - one.started_s < longest_s for one in records)
 
 
 def newer(place: Place) -> None:

@@ -1,7 +1,9 @@
 """Verifying an export: what is the same, what is worse, and what cannot be known here."""
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from trials.errors import FaultError
 from trials.measuring.comparison import Verdict
 from trials.measuring.load import CONTENDED
 from trials.outcome import Completed
+from trials.scoring.agreement import Agreement
 
 Changed = Callable[[Completed], Completed]
 
@@ -317,6 +320,17 @@ def test_findings_are_one_json_document(tmp_path: Path) -> None:
     assert data["failures"] == ["latency_p99_ms is worse", "throughput_sps is worse"]
     assert data["speeds"][0].keys() == {"metric", "new", "old", "ratio", "verdict"}
     assert data["outputs"] == [{"output": "logits", "deviation": 0.0, "bound": 0.0, "holds": True}]
+
+
+def test_output_that_is_no_number_any_more_is_json_all_the_same(tmp_path: Path) -> None:
+    found = verified(faked(tmp_path))
+    spoilt = Agreement(output="logits", deviation=math.inf, bound=0.1)
+
+    text = json.dumps(data_of(replace(found, outputs=(spoilt,))), allow_nan=False)
+
+    assert json.loads(text)["outputs"] == [
+        {"output": "logits", "deviation": None, "bound": 0.1, "holds": False}
+    ]
 
 
 def test_metrics_that_are_compared_are_those_of_objectives_and_constraints(
