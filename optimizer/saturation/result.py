@@ -101,6 +101,11 @@ def json_from_saturation(found: Saturation) -> str:
     return _SATURATION.dump_json(found, indent=2).decode()
 
 
+def data_of_saturation(found: Saturation) -> object:
+    """Return a result as JSON data."""
+    return _SATURATION.dump_python(found, mode="json")
+
+
 def folder_of(workspace: Workspace, uid: str) -> Path:
     """Where the saturation of a trial lies: the result, and a folder of its raw blocks."""
     return workspace.root / "saturation" / uid
