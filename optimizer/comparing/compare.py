@@ -120,6 +120,11 @@ def compare_live(
     if len(turns) not in LOOKS:
         speeds = _looked_at(turns, order)
     scores, cautions = compare_scores(a, b, on_step=on_step)
+    if restless := sum(one.restless for one in turns):
+        never = (
+            f"threads of one engine never rested: {restless} blocks of the other ran beside them"
+        )
+        cautions = (never, *cautions)
     blocks = sum(one.blocks for one in turns)
     return Comparison(
         stories=(a.story, b.story),
