@@ -77,6 +77,12 @@ _SECTIONS = (
     ("`variants[].fake`", "FakeDocument"),
     ("`axes`", "AxesDocument"),
     ("`measure`", "MeasureDocument"),
+    ("`measure.arrivals`, a Poisson process", "PoissonDocument"),
+    ("`measure.arrivals`, bursts", "GammaDocument"),
+    ("`measure.arrivals`, equal gaps", "ConstantDocument"),
+    ("`measure.arrivals`, steps", "StepsDocument"),
+    ("`measure.arrivals`, a day", "DayDocument"),
+    ("`measure.arrivals`, a trace", "TraceDocument"),
 )
 # (what is changed in the example, into what)
 _SLIPS = (
@@ -153,10 +159,12 @@ def _plain(one: Schema) -> str:
 
 
 def _referred(name: str) -> str:
-    model = _definitions(json_schema())[name]
-    if "enum" in model:
-        return _words(model["enum"])
-    return " or ".join(f"mapping, {title}" for title, each in _SECTIONS if each == name)
+    definition = _definitions(json_schema())[name]
+    if "enum" in definition:
+        return _words(definition["enum"])
+    # a section of the models that is not among ours ends the program: it would be left out
+    title = {model: title for title, model in _SECTIONS}[name]
+    return f"mapping ({title})"
 
 
 def _words(values: list[Any]) -> str:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy import signal, stats
 
 from trials.measurement import Block, Estimate
+from trials.measuring.spread import METHOD
 from trials.measuring.statistics import mean_latency, quantiles, throughput
 
 Floats = NDArray[np.float64]
@@ -128,7 +129,7 @@ Method = Callable[[Floats, np.random.Generator], list[Interval | None]]
 
 def ours(latencies: Floats, random: np.random.Generator) -> list[Interval | None]:
     """Cluster Korn-Graubard-Woodruff and log rates, as trifront prints them."""
-    return by_version(latencies, random, version=2)
+    return by_version(latencies, random, version=METHOD)
 
 
 def by_version(

@@ -126,9 +126,8 @@ class Quiet:
     Attributes:
         contended_blocks: Blocks that count although others took the processor meanwhile.
         repeated_blocks: Blocks that do not count for that reason, and were measured again.
-        cpu_s_per_request: CPU time of the process per request, seconds; what a busy machine
-            changes least, and with one thread per request about what a quiet one would need.
-            None where no time was spent.
+        cpu_s_per_request: CPU time of the process per request, seconds, of all its threads. It
+            holds no waiting for a CPU. None where no time was spent.
     """
 
     contended_blocks: int

@@ -138,7 +138,7 @@ def show(
     from optimizer.front.data import data_of_trial
     from optimizer.front.picking import record_named
     from optimizer.front.tables import tables_of_trial
-    from optimizer.saturation.result import load_saturation
+    from optimizer.saturation.result import data_of_saturation, load_saturation
     from optimizer.saturation.words import lines_of
     from optimizer.wiring import place_at, study_at
 
@@ -146,14 +146,15 @@ def show(
     found = study_at(place, study)
     record = record_named(trial, found)
     verdict = found.verdicts().get(record.number)
+    saturation = load_saturation(place.workspace, record.uid)
     if json:
-        _echo_json(data_of_trial(record, verdict))
+        known = {} if saturation is None else {"saturation": data_of_saturation(saturation)}
+        _echo_json(data_of_trial(record, verdict) | known)
         return
     console = results_console()
     for heading, table in tables_of_trial(record, verdict):
         console.print(heading)
         console.print(table)
-    saturation = load_saturation(place.workspace, record.uid)
     if saturation is not None:
         console.print(f"saturation, measured {saturation.made_at}", style="italic")
         for line in lines_of(saturation):

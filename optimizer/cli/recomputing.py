@@ -98,4 +98,5 @@ def _verdict(recomputed: "Recomputed") -> str:
     if recomputed.differing:
         names = ", ".join(recomputed.differing)
         return f"{whose}: differing: {names}; the record, its raw blocks or a formula was changed"
-    return f"{whose}: all {len(recomputed.statistics)} statistics are the same to the last digit"
+    same = f"all {len(recomputed.statistics)} statistics are the same"
+    return f"{whose}: {same} to {recomputed.last_digit}"

@@ -6,6 +6,9 @@ and the comparison ends when every metric is decided or the time is over. Whoeve
 errs four times as often, so each look asks for a confidence of 1 - 5 % / 4 (Bonferroni): the
 intervals that are shown hold 95 % over all looks together.
 
+Pairs of one session share how both engines were loaded, so a difference must also hold without any
+single session; else it is undecided.
+
 From stored blocks there are no pairs, and what changed on the machine between the two measurements
 is taken for a difference of the engines: that is weaker, and it is said.
 """
@@ -34,6 +37,7 @@ BLOCK_S = 0.1
 LOOKS = (2, 4, 8, 16)
 """Sessions after which the blocks are looked at."""
 
+_DIFFERENT = (Verdict.BETTER, Verdict.WORSE)
 _FOURS = 5  # of a session: ten blocks of each engine
 _SAMPLES = 64  # of made-up inputs, for engines that came with none
 _LIMITS = Limits(deadline_s=600.0, memory_bytes=None)  # of one session
@@ -114,12 +118,17 @@ def compare_live(
         )
         turns.append(run_errand(fight, duel, _LIMITS))
         if len(turns) in LOOKS:
-            speeds = _looked_at(turns, order)
+            speeds = looked_at(turns, order)
             if all(one.verdict is not Verdict.UNDECIDED for one in speeds):
                 break
     if len(turns) not in LOOKS:
-        speeds = _looked_at(turns, order)
+        speeds = looked_at(turns, order)
     scores, cautions = compare_scores(a, b, on_step=on_step)
+    if restless := sum(one.restless for one in turns):
+        never = (
+            f"threads of one engine never rested: {restless} blocks of the other ran beside them"
+        )
+        cautions = (never, *cautions)
     blocks = sum(one.blocks for one in turns)
     return Comparison(
         stories=(a.story, b.story),
@@ -167,7 +176,30 @@ def compare_stored(a: Stored, b: Stored, order: CompareOrder, *, reason: str) ->
     )
 
 
-def _looked_at(turns: Sequence[Turns], order: CompareOrder) -> tuple[Compared, ...]:
+def looked_at(turns: Sequence[Turns], order: CompareOrder) -> tuple[Compared, ...]:
+    """Judge the sessions so far; what rests on a single session is undecided.
+
+    Args:
+        turns: Of each session, at least one.
+        order: The metrics and the margin.
+    """
+    found = _judged(turns, order)
+    if len(turns) == 1:
+        return found
+    without = [
+        {one.metric: one.verdict for one in _judged([*turns[:at], *turns[at + 1 :]], order)}
+        for at in range(len(turns))
+    ]
+    return tuple(
+        replace(one, verdict=Verdict.UNDECIDED)
+        if one.verdict in _DIFFERENT
+        and any(each[one.metric] is not one.verdict for each in without)
+        else one
+        for one in found
+    )
+
+
+def _judged(turns: Sequence[Turns], order: CompareOrder) -> tuple[Compared, ...]:
     confidence = 1 - (1 - CONFIDENCE) / len(LOOKS)
     return compare_pairs(_pairs(turns), order.metrics, margin=order.margin, confidence=confidence)
 

@@ -9,6 +9,7 @@ from importlib.metadata import distributions, version
 
 from optimizer.export.gathering import Export
 from optimizer.export.manifest import (
+    CertifiedSection,
     ConstraintSection,
     DeploymentSection,
     EngineSection,
@@ -77,11 +78,28 @@ def manifest_of(
         outputs=_tensors(export.recorded.outputs),
         task=_task(export),
         references=_references(export),
+        certified=_certified(export),
         digests=dict(export.digests),
         environment=dict(outcome.environment.facts),
         packages=installed_packages(),
         files=dict(files),
     )
+
+
+def _certified(export: Export) -> CertifiedSection | None:
+    """Say how surely the deployment belongs on the front, where that was certified."""
+    if export.certificate is None:
+        return None
+    for one in export.certificate.candidates:
+        if one.trial == export.record.number:
+            return CertifiedSection(
+                at=datetime.fromtimestamp(export.certificate.at_s, UTC),
+                probability=one.probability,
+                sessions=one.sessions,
+                decided=export.certificate.decided,
+                speeds={name: _estimate(estimate) for name, estimate in one.speeds},
+            )
+    return None
 
 
 def installed_packages() -> tuple[str, ...]:

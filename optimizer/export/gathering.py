@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from optimizer.certifying.certificate import Certificate, certificate_of
 from optimizer.errors import ExportError
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
@@ -25,6 +26,7 @@ class Export:
     Attributes:
         digests: SHA-256 by ``variant:<name>`` and ``data:<split>``, as the study has them.
         verdict: Its quality on the report split, where it was scored.
+        certificate: Of the study's front, where it was certified.
         engine: The engine file that was measured.
         model: The portable model that it was built from.
         blocks: The raw blocks behind its speed; None where they are not in this workspace.
@@ -36,6 +38,7 @@ class Export:
     space_file: str
     digests: Mapping[str, str]
     verdict: Quality | None
+    certificate: Certificate | None
     spec: EngineSpec
     engine: Path
     model: Path
@@ -107,6 +110,7 @@ def gather(
         space_file=study.space_file,
         digests=study.digests,
         verdict=study.verdicts().get(record.number),
+        certificate=certificate_of(study),
         spec=prepared.spec,
         engine=prepared.engine.path,
         model=prepared.model.path,

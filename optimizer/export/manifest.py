@@ -279,6 +279,23 @@ class ReferencesSection(Section):
     tolerance: float
 
 
+class CertifiedSection(Section):
+    """What certifying the front came to, for this deployment.
+
+    Attributes:
+        probability: That it belongs on the front.
+        sessions: In which it was measured.
+        decided: Of all candidates it was certain whether they belong.
+        speeds: Over sessions.
+    """
+
+    at: datetime
+    probability: float
+    sessions: int
+    decided: bool
+    speeds: dict[str, EstimateSection]
+
+
 class Manifest(Section):
     """Everything about an export."""
 
@@ -297,6 +314,7 @@ class Manifest(Section):
     outputs: tuple[TensorSection, ...]
     task: TaskSection
     references: ReferencesSection | None
+    certified: CertifiedSection | None = None  # absent where an earlier trifront exported
     digests: dict[str, Digest]
     environment: dict[str, str]
     packages: tuple[str, ...]

@@ -58,9 +58,8 @@ def _draw_rates(axes: "Axes", found: Saturation) -> None:
             axes.axhline(promised[name].bound, color=_COLORS[at % 4], lw=0.9, ls=(0, (1, 1)))
             axes.annotate(
                 f"{promised[name]}",
-                (0.99, promised[name].bound),
+                (0.01, promised[name].bound),
                 xycoords=("axes fraction", "data"),
-                ha="right",
                 va="bottom",
                 fontsize="small",
                 color=_COLORS[at % 4],

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,7 +15,7 @@ from search_spaces.space import Constraint
 from trials.measurement import Estimate, Queueing, Speed
 from trials.measuring.scalability import Scalability
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 _MS_PER_S = 1e3
 
 
@@ -89,7 +90,7 @@ class Saturation:
     kept_rps: float | None
     lost_rps: float | None
     environment: tuple[tuple[str, str], ...]
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
 
 
 _SATURATION: TypeAdapter[Saturation] = TypeAdapter(Saturation)
@@ -98,6 +99,11 @@ _SATURATION: TypeAdapter[Saturation] = TypeAdapter(Saturation)
 def json_from_saturation(found: Saturation) -> str:
     """Write a result as indented JSON."""
     return _SATURATION.dump_json(found, indent=2).decode()
+
+
+def data_of_saturation(found: Saturation) -> object:
+    """Return a result as JSON data."""
+    return _SATURATION.dump_python(found, mode="json")
 
 
 def folder_of(workspace: Workspace, uid: str) -> Path:

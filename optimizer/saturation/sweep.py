@@ -22,7 +22,7 @@ from optimizer.saturation.result import ClosedPoint, OpenPoint, Saturation, Stan
 from search_spaces.arrivals import PoissonArrivals
 from search_spaces.deployment import Deployment, OpenLoad
 from search_spaces.space import Constraint, MeasuringPlan
-from trials.errors import FaultError, InfeasibleError, LateError, SaturatedError
+from trials.errors import FaultError, InfeasibleError, SaturatedError
 from trials.measurement import Block
 from trials.measuring.load import Driven
 from trials.measuring.scalability import LEAST_LEVELS, Scalability, fit_scalability
@@ -148,10 +148,10 @@ def _levels(
         bench.on_step(f"closed loop, {concurrency} in flight")
         try:
             driven = bench.measure(replace(order.deployment, concurrency=concurrency, load=None))
-        except InfeasibleError:
+        except (InfeasibleError, FaultError):
             if exponent == 0:
                 raise
-            return  # so many do not fit
+            return  # so many do not fit, or break it; what was found is kept
         bench.keep(f"closed-{concurrency}", driven.blocks)
         point = ClosedPoint(concurrency=concurrency, speed=driven.speed, flags=driven.flags)
         yield point, driven.blocks
@@ -179,7 +179,7 @@ def _rate(order: SweepOrder, bench: Bench, rate_rps: float) -> OpenPoint:
         driven = bench.measure(replace(order.deployment, load=open_load))
     except SaturatedError as error:
         return _without_number(rate_rps, Standing.SATURATED, error)
-    except LateError as error:
+    except FaultError as error:  # of tonight; what was found so far is kept
         return _without_number(rate_rps, Standing.NO_NUMBER, error)
     bench.keep(f"open-{rate_rps:g}", driven.blocks)
     point = OpenPoint(

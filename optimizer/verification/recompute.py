@@ -64,6 +64,11 @@ class Recomputed:
     statistics: tuple[Again, ...]
 
     @property
+    def last_digit(self) -> str:
+        """Say in words down to which digit the statistics were compared."""
+        return "the last digit" if self.method > 1 else "the twelfth digit"
+
+    @property
     def differing(self) -> tuple[str, ...]:
         """Names of the statistics that came out otherwise."""
         return tuple(one.name for one in self.statistics if not one.is_same)

@@ -5,17 +5,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from real_exports import Case, at_pace, fake_case, measured_case
 from real_spaces import point, write_model, write_space
 from typer.testing import CliRunner
 
 from optimizer.cli import app
+from optimizer.comparing.compare import CompareOrder, looked_at
 from optimizer.errors import OptimizerError, StudyError, UsageError
 from optimizer.workspace import load_blocks, save_blocks
 from search_spaces.files import space_from_yaml
 from trials.errors import FaultError
+from trials.measurement import Block
+from trials.measuring.comparison import Verdict
 from trials.measuring.load import CONTENDED
+from trials.measuring.pairing import BlockPair
+from trials.measuring.turns import Turns
 
 RUNNER = CliRunner()
 
@@ -138,6 +144,39 @@ def test_ten_times_the_work_is_slower_for_certain(tmp_path: Path) -> None:
 
     assert (ran.code, ran.verdicts()) == (3, {"latency_p50_ms": "slower"})
     assert "neither side came with labelled samples" in str(ran.document["cautions"])
+
+
+def session(seed: int, *, slower: float) -> Turns:
+    """Make a session of ten pairs in which the new engine takes so many times as long."""
+    random = np.random.default_rng(seed)
+
+    def block(factor: float) -> Block:
+        latencies_s = 1e-3 * factor * np.exp(0.02 * random.standard_normal(50))
+        window_s = float(latencies_s.sum())
+        return Block(start_s=0.0, window_s=window_s, latencies_s=latencies_s, batch_size=1)
+
+    pairs = tuple(BlockPair(new=block(slower), old=block(1.0)) for _ in range(10))
+    return Turns(pairs=pairs, contended=0, blocks=20, restless=0)
+
+
+@pytest.mark.parametrize(
+    ("paces", "verdict"),
+    [
+        ((1.3, 1.3), Verdict.WORSE),
+        ((1.0, 1.3), Verdict.UNDECIDED),
+        ((1.3, 1.3, 1.3, 1.0), Verdict.WORSE),
+        ((1.0, 1.0), Verdict.EQUIVALENT),
+    ],
+)
+def test_difference_that_rests_on_one_session_is_undecided(
+    paces: tuple[float, ...], verdict: Verdict
+) -> None:
+    turns = [session(seed, slower=pace) for seed, pace in enumerate(paces)]
+    order = CompareOrder(metrics=("latency_p50_ms",), margin=0.02, time_s=1.0)
+
+    (found,) = looked_at(turns, order)
+
+    assert found.verdict is verdict
 
 
 def test_table_says_what_a_and_b_are_and_what_it_comes_to(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from real_exports import Case, InProcess, measured_case, record_in, study_of
 from real_spaces import bench_in, point, samples, write_model, write_space
 from search_fakes import infeasible
 
+from optimizer.certifying.certificate import Certificate, Certified, keep_certificate
 from optimizer.errors import ExportError, UsageError
 from optimizer.export.catalog import format_named
 from optimizer.export.description import installed_packages
@@ -22,6 +23,7 @@ from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
 from search_spaces.space import SearchSpace
 from trials.bench import Prepared
+from trials.measurement import Estimate
 
 ONNX = format_named(FormatName.ONNX)
 
@@ -323,3 +325,28 @@ def test_options_of_another_format_are_refused() -> None:
         format_named(FormatName.BUNDLE, model_name="net")
     with pytest.raises(UsageError, match="--triton-backend is for --format triton"):
         format_named(FormatName.ONNX, triton_backend=TritonBackend.PYTHON)
+
+
+def test_manifest_says_how_surely_a_certified_deployment_belongs(
+    tmp_path: Path, case: Case
+) -> None:
+    p99 = Estimate(value=2.0, low=1.5, high=None)
+    certified = Certified(
+        trial=case.record.number,
+        probability=0.97,
+        sessions=3,
+        speeds=(("latency_p99_ms", p99),),
+    )
+    certificate = Certificate(
+        at_s=0.0, sessions=3, decided=True, trials=1, contended=0.0, candidates=(certified,)
+    )
+    case.export(tmp_path / "before")
+    keep_certificate(case.study, certificate)
+
+    case.export(tmp_path / "after")
+
+    found = manifest_in(tmp_path / "after").certified
+    assert manifest_in(tmp_path / "before").certified is None
+    assert found is not None
+    assert (found.probability, found.sessions, found.decided) == (0.97, 3, True)
+    assert found.speeds["latency_p99_ms"].estimate() == p99

@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 
 from optimizer.export.manifest import FORMAT as MANIFEST_FORMAT
+from optimizer.saturation.result import FORMAT as SATURATION_FORMAT
 from optimizer.study.study import FORMAT as STUDY_FORMAT
 from optimizer.tracking.ledger import Delivered
 from optimizer.tracking.messages import ENVELOPE_FORMAT, Envelope, Experiment, Message, Point
@@ -64,6 +65,7 @@ def test_page_of_the_spool_lists_the_keys_of_each_kind(message: type) -> None:
         ("space file", FORMAT_VERSION),
         ("study", STUDY_FORMAT),
         ("raw blocks", BLOCKS_FORMAT),
+        ("saturation of a trial", SATURATION_FORMAT),
         ("export", MANIFEST_FORMAT),
         ("records for MLflow", ENVELOPE_FORMAT),
         ("engine store", STORE_FORMAT),

@@ -222,6 +222,16 @@ def test_damaged_result_is_explained(tmp_path: Path) -> None:
     assert "trifront saturate" in caught.value.hint
 
 
+def test_result_of_another_format_is_refused_and_not_half_read(tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path)
+    path = save_saturation(swept(), workspace, "uid")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"format": 1', '"format": 2'), encoding="utf-8")
+
+    with pytest.raises(WorkspaceError, match="cannot be read as this version writes it"):
+        load_saturation(workspace, "uid")
+
+
 def test_words_name_the_rate_the_promise_and_the_knee() -> None:
     text = "\n".join(lines_of(swept()))
 

@@ -1,6 +1,7 @@
 """One way to drive them all: the load that a deployment names, and what no clock can see."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +11,24 @@ from numpy.typing import NDArray
 from search_spaces.arrivals import ConstantArrivals
 from search_spaces.deployment import Deployment, OpenLoad, Precision
 from search_spaces.space import MeasuringPlan
-from trials.backend import EngineSpec, Tensors
+from trials.backend import EngineSpec
+from trials.backends.fake import FakeEngine
+from trials.backends.fake_model import FakeModel
 from trials.backends.ort import OrtBackend
 from trials.backends.ort_engine import OrtEngine
 from trials.errors import UnsupportedError
+from trials.measuring.batcher import Batcher
 from trials.measuring.driving import drive_deployment, refuse_unseen
+from trials.measuring.ladder import ladder_over
+from trials.measuring.open_loop import OpenLoop
+from trials.measuring.served import Timetable
 
 PLAN = MeasuringPlan(max_s=1.0, block_s=0.05, warmup_s=0.05, arrivals=ConstantArrivals())
+POINT = Deployment(variant="v", precision=Precision.FP32, batch_size=4, concurrency=1)
 Images = Callable[[int], NDArray[np.float32]]
 
 
-def point(*, batch: int = 1, lanes: int = 1, rate: float = 200, delay_us: int = 0) -> Deployment:
-    return Deployment(
-        variant="v",
-        precision=Precision.FP32,
-        batch_size=batch,
-        concurrency=lanes,
-        load=OpenLoad(rate_rps=rate, max_queue_delay_us=delay_us),
-    )
-
-
-def loaded(model: Path, deployment: Deployment) -> OrtEngine:
+def loaded(model: Path) -> OrtEngine:
     backend = OrtBackend()
     spec = EngineSpec(
         backend="ort",
@@ -41,38 +39,38 @@ def loaded(model: Path, deployment: Deployment) -> OrtEngine:
         environment=backend.environment(),
     )
     backend.build(model, spec, model.with_suffix(".plan"))
-    return backend.load(model.with_suffix(".plan"), deployment)
+    return backend.load(model.with_suffix(".plan"), POINT)
 
 
-def batches_of(images: Images, size: int) -> Sequence[Tensors]:
-    return [{"images": images(size)} for _ in range(4)]
-
-
-def test_real_engine_serves_requests_that_come_on_their_own(
-    residual_model: Path, images: Images
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_real_engine_serves_batches_of_every_size(
+    residual_model: Path, images: Images, lanes: int
 ) -> None:
-    deployment = point(batch=4, lanes=2, delay_us=12_000)
-    engine = loaded(residual_model, deployment)
+    engine = loaded(residual_model)
+    ladder = ladder_over([{"images": images(4)}] * 2, size=4, lanes=lanes, is_fixed=False)
+    batcher = Batcher(largest=4, max_delay_ns=0)
+    due_s = np.repeat([0.0, 0.02, 0.04, 0.06], [4, 3, 2, 1])
 
-    found = drive_deployment(engine, batches_of(images, 4), deployment=deployment, plan=PLAN)
+    with OpenLoop(engine, ladder, lanes=lanes, batcher=batcher) as loop:
+        loop.warm(loop.now_s() + 30)
+        served = loop.serve(Timetable(due_s=due_s, counted=due_s.size, patience_s=60))
+
+    assert ladder.sizes == (1, 2, 3, 4)
+    assert served.answered == due_s.size
+    np.testing.assert_array_equal(served.filled, served.sizes)
+
+
+def test_fake_engine_is_measured_under_its_open_load() -> None:
+    deployment = replace(POINT, load=OpenLoad(rate_rps=200, max_queue_delay_us=12_000))
+    model = FakeModel(work_s=1e-3, accuracy=0.9, size_mb=40, seed=1)
+
+    found = drive_deployment(
+        FakeEngine(model, deployment, fault=None), [], deployment=deployment, plan=PLAN
+    )
 
     assert found.queueing is not None
-    # one every 5 ms and a wait of 12 ms: three to a batch, as far as the machine lets us
-    assert 2 <= found.queueing.batch_mean <= 4
-    assert found.queueing.padded_share == 0
-    assert found.speed.latency_p50_s.value >= 0.002
-
-
-def test_real_engine_of_a_fixed_batch_serves_single_requests(
-    fixed_model: Path, images: Images
-) -> None:
-    deployment = point()
-    engine = loaded(fixed_model, deployment)
-
-    found = drive_deployment(engine, batches_of(images, 1), deployment=deployment, plan=PLAN)
-
-    assert found.queueing is not None
-    assert found.queueing.batch_mean == 1
+    # one every 5 ms and a wait of 12 ms: three to a batch
+    assert found.queueing.batch_mean == pytest.approx(3, abs=0.1)
 
 
 @pytest.mark.parametrize("step_s", [1e-7, 1e-3])

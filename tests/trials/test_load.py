@@ -338,6 +338,18 @@ def test_machine_that_stays_busy_gives_flagged_blocks_and_not_fewer() -> None:
     assert CONTENDED in found.flags
 
 
+def test_measuring_again_takes_no_more_than_a_fifth_of_the_time() -> None:
+    """Every other block is hit, so that there is always hope; 25 blocks of 20 ms fit 0.5 s."""
+    plan = replace(PLAN, max_s=0.5)
+
+    found = driven_by(
+        SleepingEngine(lambda _: 0.001), plan=plan, clocks=Clocks(lambda block: block % 2 == 1)
+    )
+
+    assert 1 <= found.quiet.repeated_blocks <= 7
+    assert found.quiet.contended_blocks >= 1
+
+
 def test_cpu_time_of_a_request_is_told_beside_its_latency() -> None:
     """By these clocks a block takes 2 ms of CPU time, whatever it took of anybody's patience."""
     found = driven_by(SleepingEngine(lambda _: 0.001), clocks=Clocks(lambda _: True))

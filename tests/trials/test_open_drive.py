@@ -154,7 +154,7 @@ def test_rush_hour_within_the_mean_is_no_overload() -> None:
 
 
 def test_blocks_without_a_request_are_joined_to_the_next() -> None:
-    found = driven(constantly(0.001), rate=2.0, plan=MeasuringPlan(max_s=10.0, warmup_s=0.1))
+    found = driven(constantly(0.001), rate=1.0, plan=MeasuringPlan(max_s=10.0, warmup_s=0.1))
 
     assert min(block.latencies_s.size for block in found.blocks) >= 1
     windows_s = [block.window_s for block in found.blocks]

@@ -92,4 +92,4 @@ def test_block_is_led_in_by_requests_that_do_not_count() -> None:
     # of each engine: warm-up, a block to settle with its lead-in, and two blocks with theirs
     assert Counter(clock.order) == {"old": 7, "new": 7}
     assert turns.blocks == 4
-    assert turns.contended == 0
+    assert (turns.contended, turns.restless) == (0, 0)

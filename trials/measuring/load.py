@@ -53,6 +53,7 @@ _MAX_DROPPED = 5
 _REPEATS = 3  # of a contended block
 _PATIENCE = 3  # blocks in a row that stayed contended; then the machine is busy, and stays so
 CONTENDED_SHARE = 0.05  # of the blocks; fewer move no number that is not rare
+_REPEAT_SHARE = 0.2  # of max_s, at most, spent on blocks that do not count for contention
 _LEAST_BLOCK = 0.5  # of a block's length; what is left of max_s below that is not used
 
 
@@ -211,6 +212,7 @@ class _Measuring:
         self._cpu_s: list[float] = []
         self._last = _Aside(cpu_s=0.0, is_contended=False)
         self._repeated = 0
+        self._lost_s = 0.0  # spent on blocks that were measured again
         self._in_vain = 0  # blocks in a row that stayed contended
 
     def run(self) -> Driven:
@@ -294,16 +296,22 @@ class _Measuring:
 
     def _next_block(self) -> Block:
         """Measure a block, again where others were in the way and there is hope and time."""
+        began_s = self._loop.now_s()
         block = self._one_block()
         repeats = 0
-        while self._last.is_contended and repeats < _REPEATS and self._in_vain < _PATIENCE:
-            if not self._has_time():
-                break
+        while self._last.is_contended and repeats < _REPEATS and self._may_repeat():
+            self._lost_s += self._loop.now_s() - began_s
+            began_s = self._loop.now_s()
             block = self._one_block()
             repeats += 1
         self._repeated += repeats
         self._in_vain = self._in_vain + 1 if self._last.is_contended else 0
         return block
+
+    def _may_repeat(self) -> bool:
+        """Tell whether measuring again may help, and leaves enough time for what counts."""
+        has_hope = self._in_vain < _PATIENCE
+        return has_hope and self._lost_s < _REPEAT_SHARE * self._plan.max_s and self._has_time()
 
     def _one_block(self) -> Block:
         left_s = max(0.0, self._cap_s - self._loop.now_s())

@@ -56,6 +56,8 @@ LATE = "late_arrivals"
 _LEAD_SHARE = 0.1  # of max_s, at most, for the lead-in of a stretch
 _WARM_SHARE = 0.2  # of max_s, at most, the cold call included
 _GRACE_CALLS = 20  # largest batches that a stretch may take to be finished after its last block
+_LEAST_GRACE_CALLS = 3  # of an engine so slow that these are more than its share of max_s
+_GRACE_SHARE = 0.25  # of max_s, at most, for a stretch to be finished
 _GROWTH = 0.05  # of the requests that came
 _PUNCTUAL_S = 2e-6
 _NOTED_SHARE, _REFUSED_SHARE = 0.01, 0.05  # of the median latency
@@ -225,8 +227,14 @@ class _OpenMeasuring:
         return cycle / step, step
 
     def _affordable(self) -> int:
-        """Return the number of blocks until the next look, as many as there is time for."""
-        left_s = self._cap_s - self._loop.now_s() - self._lead_s()
+        """Return the number of blocks until the next look, as many as there is time for.
+
+        As long as nothing is kept, half of the time is left for a stretch that has to be repeated:
+        the rule for saturation wants more than a block to decide on.
+        """
+        is_first = not self._blocks and not self._is_suspect
+        left_s = self._cap_s - self._loop.now_s()
+        left_s = (left_s / 2 if is_first else left_s) - self._lead_s()
         wanted = self._look - len(self._blocks)
         count = min(ceil(wanted / self._step), int(left_s / self._length_s / self._step + 1e-9))
         if count < 1 and not self._blocks:
@@ -237,10 +245,15 @@ class _OpenMeasuring:
         wanted_s = max(self._plan.warmup_s, self._length_s, _GRACE_CALLS * self._cold_s)
         return min(wanted_s, _LEAD_SHARE * self._plan.max_s)
 
+    def _grace_s(self) -> float:
+        """Return how long a stretch may go on after its last block, for its requests to end."""
+        wanted_s = min(_GRACE_CALLS * self._cold_s, _GRACE_SHARE * self._plan.max_s)
+        return max(self._length_s, wanted_s, _LEAST_GRACE_CALLS * self._cold_s)
+
     def _stretch(self, count: int) -> _Piece:
         """Serve a lead-in, ``count`` blocks and what comes behind them."""
         lead_s, last_s = self._lead_s(), self._lead_s() + count * self._length_s
-        grace_s = max(self._length_s, _GRACE_CALLS * self._cold_s)
+        grace_s = self._grace_s()
         due_s = self._due(last_s + grace_s)
         counted = int(np.searchsorted(due_s, last_s, side="left"))
         served = self._loop.serve(

@@ -37,20 +37,20 @@ _LEAST_SIDE = 2  # blocks on either side of a jump
 
 
 def has_level_shift(blocks: Sequence[Block]) -> bool:
-    """Tell whether the rate jumped, by 5 % or more, in the middle of a measurement.
+    """Tell whether the mean latency jumped, by 5 % or more, in the middle of a measurement.
 
     Args:
         blocks: In order of time; with fewer than 20 nothing is told.
     """
     if len(blocks) < _SHIFT_BLOCKS:
         return False
-    rates = np.array([math.log(one.latencies_s.size / one.window_s) for one in blocks])
-    part = -(-2 * rates.size // 3)
-    return any(_jumps(window) for window in (rates, rates[:part], rates[-part:]))
+    levels = np.array([math.log(one.latencies_s.mean()) for one in blocks])
+    part = -(-2 * levels.size // 3)
+    return any(_jumps(window) for window in (levels, levels[:part], levels[-part:]))
 
 
 def _jumps(values: Seconds) -> bool:
-    """Test a window of log rates, at the place where it jumps most clearly."""
+    """Test a window of log levels, at the place where it jumps most clearly."""
     count = values.size
     centred = values - values.mean()
     sums = np.cumsum(centred)
@@ -58,7 +58,7 @@ def _jumps(values: Seconds) -> bool:
     for at in range(_LEAST_SIDE, count - _LEAST_SIDE + 1):
         before, after = np.cumsum(centred[:at]), np.cumsum(centred[at:][::-1])
         scatter = _bridge(before) + _bridge(after)
-        # rates that do not vary on either side jump for certain, however little
+        # levels that do not vary on either side jump for certain, however little
         clearness = math.inf if scatter == 0 else count * float(sums[at - 1]) ** 2 / scatter
         if clearness > clearest:
             clearest, place = clearness, at

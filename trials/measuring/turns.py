@@ -3,8 +3,9 @@
 Both are loaded, warm and bound before the first block, and only one of them is driven at a time;
 the workers of the other one sleep at a barrier. In a four (ABBA) each engine is once before and
 once after its neighbour, so that a steady drift cancels within the four; which engine begins is
-drawn, so that nothing that happens every four blocks can favour one. Each block is led in by some
-requests that do not count: the caches still hold what the other engine left there.
+drawn, so that nothing that happens every four blocks can favour one. A block begins when all
+threads of the other engine rest (``resting``), and is led in by some requests that do not count:
+the caches still hold what the other engine left there.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ from trials.measuring import contention
 from trials.measuring.closed_loop import Quota
 from trials.measuring.load import Loop
 from trials.measuring.pairing import BlockPair
+from trials.measuring.resting import wait_until_resting
 
 _WARMUP_CALLS = 20  # of each worker
 _WARMUP_S = 0.2
 _LEAD_IN_CALLS = 3  # of each worker, after the other engine had its turn
 _LEAD_IN_SHARE = 0.05  # of a block's length
 _BLOCK_CALLS = 20  # at least, of all workers: the median of fewer jumps
+_LONGEST_REST_S = 0.5  # ONNX Runtime's threads need 0.04 s of CPU time, on a busy machine 0.1 s
 _LONGEST = 20.0  # times a block's length, after which it ends with what it has
 
 
@@ -35,11 +38,13 @@ class Turns:
         contended: Blocks during which others took the processor. They are kept: a neighbour meets
             both engines, and what it does to one block alone widens the interval.
         blocks: Of both engines together.
+        restless: Blocks that began although threads of the other engine would not rest.
     """
 
     pairs: tuple[BlockPair, ...]
     contended: int
     blocks: int
+    restless: int
 
 
 def drive_in_turns(
@@ -62,18 +67,19 @@ def drive_in_turns(
         _led_in(loop, calls=_WARMUP_CALLS, window_s=_WARMUP_S)
         _block(loop, block_s)  # not counted: what settles, settles here
     pairs: list[BlockPair] = []
-    contended = 0
+    contended = restless = 0
     for _ in range(fours):
         first, second = (old, new) if random.random() < 0.5 else (new, old)  # noqa: PLR2004 (a coin)
         order = (first, second, second, first)
         found = []
         for loop in order:
+            restless += bool(loop.threads) and not wait_until_resting(_LONGEST_REST_S)
             before = contention.read()
             found.append(_block(loop, block_s))
             after = contention.read()
             contended += bool(loop.threads) and contention.was_contended(before, after)
         pairs += _pairs(order, found, new)
-    return Turns(pairs=tuple(pairs), contended=contended, blocks=4 * fours)
+    return Turns(pairs=tuple(pairs), contended=contended, blocks=4 * fours, restless=restless)
 
 
 def _pairs(order: Sequence[Loop], blocks: Sequence[Block], new: Loop) -> list[BlockPair]:
