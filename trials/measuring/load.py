@@ -310,8 +310,11 @@ class _Measuring:
 
     def _may_repeat(self) -> bool:
         """Tell whether measuring again may help, and leaves enough time for what counts."""
-        has_hope = self._in_vain < _PATIENCE
-        return has_hope and self._lost_s < _REPEAT_SHARE * self._plan.max_s and self._has_time()
+        if self._in_vain >= _PATIENCE or self._lost_s >= _REPEAT_SHARE * self._plan.max_s:
+            return False
+        left_s = self._cap_s - self._loop.now_s()
+        wanted = max(1, self._plan.min_blocks - len(self._blocks))
+        return left_s >= wanted * self._plan.block_s
 
     def _one_block(self) -> Block:
         left_s = max(0.0, self._cap_s - self._loop.now_s())
