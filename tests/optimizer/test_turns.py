@@ -146,7 +146,7 @@ def test_blocks_of_a_lost_trial_are_swept_away_with_their_half_written_copies(
     asked = abandoned(study)
     path = workspace.blocks(study.uid(asked.trial.number))
     save_blocks(measured(asked.deployment).blocks, path)
-    half = path.with_name(f".{path.name}.x1y2z3")
+    half = path.with_name(f".{path.name}.draft")
     half.touch()
 
     go_on(opened(), workspace, trials=1)
