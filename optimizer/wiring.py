@@ -8,8 +8,9 @@ from pathlib import Path
 import optuna
 
 from optimizer.errors import StudyError
+from optimizer.study.opening import find_study
 from optimizer.study.storage import check_reachable, existing_storage, public_url, storage_errors
-from optimizer.study.study import SearchStudy, find_study
+from optimizer.study.study import SearchStudy
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace
 from search_spaces.space import SearchSpace
 from trials.isolation.worker import Worker

@@ -34,9 +34,10 @@ from sqlalchemy import event
 
 from optimizer.dashboard.artifacts import HISTOGRAM, identity_of
 from optimizer.study.objectives import told_of_completed, told_of_infeasible
+from optimizer.study.opening import open_study
 from optimizer.study.records import json_from_outcome
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace, save_blocks
 from search_spaces.catalog import space_path
 from search_spaces.deployment import Deployment

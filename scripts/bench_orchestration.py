@@ -30,9 +30,10 @@ from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Search
 from optimizer.search.views import PlainView
+from optimizer.study.opening import open_study
 from optimizer.study.records import TrialRecord
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.tracking.courier import Courier, WaitLimits
 from optimizer.tracking.destination import destination_of
 from optimizer.tracking.gate import Gate

@@ -12,9 +12,10 @@ from optimizer.export.export import Exported, Format, write_export
 from optimizer.export.gathering import Export, Preparer, gather
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
+from optimizer.study.opening import open_study
 from optimizer.study.records import TrialRecord
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace, save_blocks
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml

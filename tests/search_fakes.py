@@ -12,9 +12,10 @@ from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Search
+from optimizer.study.opening import open_study
 from optimizer.study.records import TrialRecord
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace

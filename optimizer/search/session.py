@@ -13,8 +13,9 @@ from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import check_available, sampler_named
 from optimizer.search.search import Finished, Search, View
 from optimizer.search.views import opened_view
+from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.tracking.courier import Courier, WaitLimits
 from optimizer.tracking.destination import NO_MLFLOW, check_uri, destination_of
 from optimizer.tracking.gate import Gate

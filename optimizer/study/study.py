@@ -1,33 +1,35 @@
 """A study: one search over one space, remembered in Optuna's storage.
 
-The study carries the meaning of its space. It refuses to go on with a space that means something
-else (another model content, another axis value, another way to measure), because numbers from two
-spaces in one study would be compared as if they were alike.
+How it is made and found is in ``opening``.
 
 Every trial is signed by the process that runs it, so that a search that starts after a kill -9 can
 tell an orphan from a trial that another process is running now.
 """
 
 import re
-import uuid
-import warnings
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
-import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizer.errors import StudyError
 from optimizer.search.samplers import DistinctSampler
+from optimizer.study.attributes import (
+    DIGESTS,
+    ENVIRONMENT,
+    FORMAT,
+    FORMAT_ATTRIBUTE,
+    IDENTITY,
+    SPACE,
+    SPACE_FILE,
+)
 from optimizer.study.encoding import Encoding
 from optimizer.study.objectives import (
     DEPLOYABLE,
     Told,
-    sampler_name,
     told_of_completed,
     told_of_infeasible,
 )
@@ -36,31 +38,19 @@ from optimizer.study.records import (
     TrialRecord,
     json_from_outcome,
     json_from_quality,
-    json_from_space,
     legible,
     outcome_from_json,
     quality_from_json,
     space_from_json,
 )
 from optimizer.study.running import OWNER, is_orphan, params_of, seems_alive
-from optimizer.study.storage import public_url, storage_errors
-from optimizer.study.turns import Turn, turn_of
+from optimizer.study.storage import storage_errors
+from optimizer.study.turns import Turn
 from search_spaces.deployment import Deployment
-from search_spaces.meaning import first_difference, meaning_of
-from search_spaces.space import SearchSpace
 from trials.bench import BenchFacts
 from trials.measurement import Quality
 from trials.outcome import Completed, Environment, Failed, Infeasible, Outcome
 
-FORMAT = 1
-
-_FORMAT = "trifront:format"
-_IDENTITY = "trifront:id"
-_MEANING = "trifront:meaning"
-_SPACE = "trifront:space"
-_SPACE_FILE = "trifront:space_file"
-_DIGESTS = "trifront:digests"
-_ENVIRONMENT = "trifront:environment"
 _VERDICT = "trifront:report:"
 _OUTCOME = "outcome"
 _MENDED = "mended"  # of a trial that another process ended: when, says nothing of how long it ran
@@ -94,8 +84,8 @@ class SearchStudy:
 
     def __init__(self, study: Study, url: str, turn: Turn | None = None) -> None:
         attributes = study.user_attrs
-        if attributes.get(_FORMAT) != FORMAT:
-            found = attributes.get(_FORMAT)
+        if attributes.get(FORMAT_ATTRIBUTE) != FORMAT:
+            found = attributes.get(FORMAT_ATTRIBUTE)
             what = "was not made by trifront" if found is None else f"is of format {found}"
             raise StudyError(
                 f"study '{study.study_name}' {what}, this trifront reads {FORMAT}",
@@ -103,11 +93,11 @@ class SearchStudy:
             )
         self.study = study
         with legible(f"study '{study.study_name}'"):
-            self.space: SearchSpace = space_from_json(attributes[_SPACE])
-            self.identity: str = attributes[_IDENTITY]
-            self.space_file: str = attributes[_SPACE_FILE]
-            self.digests: dict[str, str] = attributes[_DIGESTS]
-            self.environment: dict[str, str] = attributes[_ENVIRONMENT]
+            self.space = space_from_json(attributes[SPACE])
+            self.identity: str = attributes[IDENTITY]
+            self.space_file: str = attributes[SPACE_FILE]
+            self.digests: dict[str, str] = attributes[DIGESTS]
+            self.environment: dict[str, str] = attributes[ENVIRONMENT]
         self.encoding = Encoding(self.space)
         if not _IDENTITY_FORM.fullmatch(self.identity):  # it names files, and others may write it
             raise StudyError(
@@ -371,82 +361,9 @@ class SearchStudy:
         )
 
 
-def open_study(
-    storage: optuna.storages.BaseStorage,
-    url: str,
-    name: str,
-    *,
-    space: SearchSpace,
-    facts: BenchFacts,
-) -> SearchStudy:
-    """Make a study, or go on with the one of that name if it means the same.
-
-    Raises:
-        StudyError: The study of that name is of another space; the message names the first key.
-        StorageError: The storage is out of reach.
-    """
-    meaning = meaning_of(space, digests=dict(facts.digests))
-    turn = turn_of(storage, name)
-    with storage_errors(url), nullcontext() if turn is None else turn():
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            directions=[objective.direction.value for objective in space.objectives],
-            load_if_exists=True,
-        )
-        attributes = study.user_attrs
-        if _FORMAT not in attributes:
-            _sign(study, space, facts, meaning)
-        elif (difference := first_difference(attributes.get(_MEANING, {}), meaning)) is not None:
-            raise StudyError(
-                f"study '{name}' is of another space than {space.source}: {difference}",
-                hint="undo the change, or start a new study with --study NAME",
-            )
-    return SearchStudy(study, url, turn)
-
-
-def find_study(storage: optuna.storages.BaseStorage, url: str, name: str | None) -> SearchStudy:
-    """Open a study to read it; without a name, the one that was used last.
-
-    Raises:
-        StudyError: There is none of that name, or none at all.
-        StorageError: The storage is out of reach.
-    """
-    with storage_errors(url):
-        summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
-        ours = [summary for summary in summaries if _FORMAT in summary.user_attrs]
-        if not ours:
-            raise StudyError(
-                f"there is no study in {public_url(url)} yet",
-                hint="`trifront search fake` makes one in seconds",
-            )
-        names = [summary.study_name for summary in ours]
-        if name is None:
-            latest = max(ours, key=lambda summary: summary.datetime_start or datetime.min)  # noqa: DTZ901
-            name = latest.study_name
-        if name not in names:
-            raise StudyError(
-                f"there is no study '{name}'", hint=f"the studies here: {', '.join(names)}"
-            )
-        return SearchStudy(optuna.load_study(study_name=name, storage=storage), url)
-
-
 def _known_s(outcome: Outcome) -> float:
     """Say how many seconds a trial is known to have spent, whenever it was ended."""
     if not isinstance(outcome, Completed):
         return 0.0
     costs = outcome.costs
     return costs.convert_s + costs.build_s + costs.load_s + costs.measure_s + costs.score_s
-
-
-def _sign(study: Study, space: SearchSpace, facts: BenchFacts, meaning: dict[str, object]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([sampler_name(objective.metric) for objective in space.objectives])
-    study.set_user_attr(_IDENTITY, uuid.uuid4().hex[:12])
-    study.set_user_attr(_MEANING, meaning)
-    study.set_user_attr(_SPACE, json_from_space(space))
-    study.set_user_attr(_SPACE_FILE, Path(space.source).read_text(encoding="utf-8"))
-    study.set_user_attr(_DIGESTS, dict(facts.digests))
-    study.set_user_attr(_ENVIRONMENT, dict(facts.environment))
-    study.set_user_attr(_FORMAT, FORMAT)  # last: a study without it was not finished

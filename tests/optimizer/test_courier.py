@@ -18,8 +18,8 @@ from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Search
+from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
-from optimizer.study.study import open_study
 from optimizer.tracking.courier import Courier, Left, WaitLimits
 from optimizer.tracking.destination import Destination, destination_of
 from optimizer.tracking.gate import Gate

@@ -34,9 +34,10 @@ from optimizer.dashboard.script import CONTOUR_FAULT
 from optimizer.dashboard.server import Door, opened_dashboard
 from optimizer.errors import OptimizerError, StorageError, UsageError
 from optimizer.front.front import front_of
+from optimizer.study.opening import find_study
 from optimizer.study.records import TrialRecord, json_from_outcome
 from optimizer.study.storage import existing_storage
-from optimizer.study.study import SearchStudy, find_study
+from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml

@@ -11,7 +11,7 @@ import pytest
 
 from optimizer.export.manifest import FORMAT as MANIFEST_FORMAT
 from optimizer.saturation.result import FORMAT as SATURATION_FORMAT
-from optimizer.study.study import FORMAT as STUDY_FORMAT
+from optimizer.study.attributes import FORMAT as STUDY_FORMAT
 from optimizer.tracking.ledger import Delivered
 from optimizer.tracking.messages import ENVELOPE_FORMAT, Envelope, Experiment, Message, Point
 from optimizer.tracking.sessions import Session

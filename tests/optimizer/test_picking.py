@@ -10,8 +10,9 @@ from optimizer.front.front import front_of
 from optimizer.front.picking import record_named
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
+from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace

@@ -18,8 +18,9 @@ from optuna.trial import TrialState
 from search_fakes import SPACE
 
 from optimizer.errors import StorageError
+from optimizer.study.opening import find_study
 from optimizer.study.storage import existing_storage
-from optimizer.study.study import SearchStudy, find_study
+from optimizer.study.study import SearchStudy
 from optimizer.wiring import place_at, study_at
 from trials.outcome import Completed
 

@@ -30,9 +30,10 @@ from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Finished, Search
+from optimizer.study.opening import find_study, open_study
 from optimizer.study.records import json_from_outcome, outcome_from_json
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, find_study, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace, load_blocks
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
@@ -386,7 +387,7 @@ from search_fakes import FACTS
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.study.storage import open_storage
-from optimizer.study.study import open_study
+from optimizer.study.opening import open_study
 from optimizer.workspace import Workspace
 from search_spaces.files import space_from_yaml
 workspace = Workspace(root=Path(sys.argv[1]))

@@ -15,8 +15,9 @@ from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Finished, Search
+from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
-from optimizer.study.study import SearchStudy, open_study
+from optimizer.study.study import SearchStudy
 from optimizer.tracking.destination import Destination, destination_of
 from optimizer.tracking.ledger import Delivered, Ledger
 from optimizer.tracking.messages import (

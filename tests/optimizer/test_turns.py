@@ -14,9 +14,10 @@ from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Search
+from optimizer.study.opening import open_study
 from optimizer.study.records import json_from_outcome
 from optimizer.study.storage import open_storage
-from optimizer.study.study import Asked, SearchStudy, open_study
+from optimizer.study.study import Asked, SearchStudy
 from optimizer.workspace import Workspace, save_blocks
 from search_spaces.space import SearchSpace
 
@@ -31,7 +32,7 @@ from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Search
 from optimizer.study.storage import open_storage
-from optimizer.study.study import open_study
+from optimizer.study.opening import open_study
 from optimizer.workspace import Workspace
 from search_spaces.files import space_from_yaml
 workspace, space = Workspace(root=Path(sys.argv[1])), space_from_yaml(Path(sys.argv[2]))
