@@ -459,3 +459,15 @@ def test_locks_leave_no_files_behind(tmp_path: Path) -> None:
     assert obtained.made
     assert list((store.root / "locks").iterdir()) == []
     assert not (store.root / "lock").exists()
+
+
+def test_locks_of_killed_makers_are_swept_and_held_ones_stay(tmp_path: Path) -> None:
+    (tmp_path / "locks").mkdir()
+    dead, alive = tmp_path / "locks" / "engine-dead", tmp_path / "locks" / "engine-alive"
+    dead.touch()
+
+    with locked(alive):
+        Store(tmp_path, limit_bytes=10**6).prune(None, everything=False)
+
+        assert not dead.exists()
+        assert alive.exists()

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from trials.store.locks import held_file, is_held, locked
+from trials.store.locks import drop_dead, held_file, is_held, locked
 
 _RECENT_PINS = 16  # a trial touches four entries; the rest is margin for a caller's own paths
 _LASTING = "model/"
@@ -88,10 +88,13 @@ def exclusive(root: Path) -> AbstractContextManager[None]:
 
 
 def sweep(root: Path) -> None:
-    """Remove the folders of dead processes; call it under :func:`exclusive`."""
+    """Remove the folders and locks of dead processes; call it under :func:`exclusive`."""
     for folder in _folders(root):
         if not is_held(folder / _LOCK):
             shutil.rmtree(folder)
+    for lock in (root / "locks").glob("*-*"):
+        if lock.is_file() and not lock.is_symlink():
+            drop_dead(lock)
 
 
 def pinned(root: Path) -> frozenset[str]:
