@@ -25,13 +25,10 @@ References:
     Wald, A. (1944), On cumulative sums of random variables. Ann. Math. Statist. 15, 283-296.
 """
 
-import gc
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
-from threading import Barrier, BrokenBarrierError, Thread
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Self
@@ -41,6 +38,7 @@ from numpy.typing import NDArray
 
 from trials.backend import Engine, Request, Tensors
 from trials.measurement import Block
+from trials.measuring.crew import Crew, collector_at_rest
 from trials.measuring.littles_law import check_littles_law, check_room
 
 _NS_PER_S = 1_000_000_000
@@ -74,21 +72,10 @@ class ClosedLoop:
     def __init__(
         self, engine: Engine, batches: Sequence[Tensors], *, workers: int, batch_size: int
     ) -> None:
-        if workers < 1 or not batches:
-            raise ValueError(f"{workers} workers and {len(batches)} batches make no load")
-        self._engine = engine
-        self._batches = batches
+        self._crew = Crew(engine, batches, threads=workers)
         self._batch_size = batch_size
         self._origin_ns = perf_counter_ns()
         self._workers = tuple(_Worker() for _ in range(workers))
-        self._threads = tuple(
-            Thread(target=self._work, args=(number,), name=f"load-{number}", daemon=True)
-            for number in range(workers)
-        )
-        self._barrier = Barrier(workers + 1)
-        self._stretch = _Stretch(workers=0, window_ns=0, requests=0, each=0, cap_ns=0)
-        self._errors: list[BaseException] = []
-        self._is_over = False
 
     def __enter__(self) -> Self:
         """Start the workers and wait until each has bound its requests.
@@ -96,13 +83,7 @@ class ClosedLoop:
         Raises:
             MemoryLimitError: The buffers do not fit.
         """
-        try:
-            for thread in self._threads:
-                thread.start()
-            self._meet()
-        except BaseException:
-            self._stop()
-            raise
+        self._crew.__enter__()
         return self
 
     def __exit__(
@@ -112,20 +93,12 @@ class ClosedLoop:
         traceback: TracebackType | None,
     ) -> None:
         """Release the workers; a lane that breaks while it is left is an error too."""
-        try:
-            if kind is None:
-                self._is_over = True
-                self._meet()
-                self._join()  # a barrier aborted now would break those still waking up
-        finally:
-            self._stop()
-        if kind is None and self._errors:
-            raise self._errors[0]
+        self._crew.__exit__(kind, error, traceback)
 
     @property
     def threads(self) -> tuple[int, ...]:
         """Native ids of the worker threads."""
-        return tuple(thread.native_id or 0 for thread in self._threads)
+        return self._crew.threads
 
     def now_s(self) -> float:
         """Read the loop's clock, seconds since the loop was made."""
@@ -133,8 +106,9 @@ class ClosedLoop:
 
     def cold_call(self) -> float:
         """Let the first worker send one request alone and return its seconds."""
-        workers = len(self._workers)
-        self._run(_Stretch(workers=workers, window_ns=0, requests=1, each=0, cap_ns=0, alone=True))
+        self._crew.do(
+            _Stretch(workers=self._workers, window_ns=0, requests=1, each=0, cap_ns=0, alone=True)
+        )
         return self._workers[0].last_ns / _NS_PER_S
 
     def block(self, quota: Quota) -> Block:
@@ -146,14 +120,14 @@ class ClosedLoop:
             StampsError: The stamps contradict the block (Little's law).
         """
         stretch = _Stretch(
-            workers=len(self._workers),
+            workers=self._workers,
             window_ns=round(quota.window_s * _NS_PER_S),
             requests=quota.requests,
             each=quota.each,
             cap_ns=self._origin_ns + round(quota.cap_s * _NS_PER_S),
         )
         with collector_at_rest():
-            self._run(stretch)
+            self._crew.do(stretch)
         starts_ns = np.concatenate([worker.starts_ns() for worker in self._workers])
         ends_ns = np.concatenate([worker.ends_ns() for worker in self._workers])
         order = np.argsort(ends_ns, kind="stable")
@@ -169,61 +143,26 @@ class ClosedLoop:
         check_room(starts_ns, ends_ns, room=len(self._workers))
         return block
 
-    def _work(self, number: int) -> None:
-        worker = self._workers[number]
-        try:
-            with self._engine.lane(self._batches) as lane:
-                # workers begin apart, so that they do not send the same inputs in step
-                offset = number * len(lane) // len(self._workers)
-                worker.requests = cycle([*lane[offset:], *lane[:offset]])
-                self._barrier.wait()
-                while True:
-                    self._barrier.wait()
-                    if self._is_over:
-                        break
-                    self._stretch.join(number, worker)
-                    self._barrier.wait()
-        except BrokenBarrierError:
-            return  # another worker broke, or the caller did
-        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
-            self._errors.append(error)
-            self._stretch.is_cancelled = True
-            self._barrier.abort()
-
-    def _run(self, stretch: "_Stretch") -> None:
-        self._stretch = stretch
-        self._meet()
-        self._meet()
-
-    def _meet(self) -> None:
-        try:
-            self._barrier.wait()
-        except BrokenBarrierError:
-            raise self._errors[0] from None
-
-    def _stop(self) -> None:
-        self._stretch.is_cancelled = True
-        self._barrier.abort()
-        self._join()
-
-    def _join(self) -> None:
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
-
 
 class _Worker:
     """What one thread owns: its requests and its stamps, in nanoseconds of the raw clock."""
 
-    __slots__ = ("_ends", "_starts", "begin_ns", "count", "last_ns", "requests")
+    __slots__ = ("_ends", "_is_bound", "_starts", "begin_ns", "count", "last_ns", "requests")
 
     def __init__(self) -> None:
         self.requests: Iterator[Request] = iter(())
+        self._is_bound = False
         self._starts = array("q", bytes(8 * _FIRST_CAPACITY))
         self._ends = array("q", bytes(8 * _FIRST_CAPACITY))
         self.begin_ns = 0
         self.last_ns = 0
         self.count = 0
+
+    def bind(self, lane: Sequence[Request], *, offset: int) -> None:
+        """Take the requests of a lane from ``offset`` on, the first time; then go on with them."""
+        if not self._is_bound:
+            self._is_bound = True
+            self.requests = cycle([*lane[offset:], *lane[:offset]])
 
     def send_alone(self) -> None:
         """Send one request and keep how long it took."""
@@ -269,9 +208,9 @@ class _Worker:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Stretch:
-    """One stretch of load, shared by the workers; its lists rely on the interpreter's lock."""
+    """One stretch of load, a crew's job; its lists rely on the interpreter's lock."""
 
-    workers: int
+    workers: tuple[_Worker, ...]
     window_ns: int
     requests: int
     each: int
@@ -282,10 +221,16 @@ class _Stretch:
     _done: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._counts = [0] * self.workers
+        self._counts = [0] * len(self.workers)
         self._done = []
 
-    def join(self, number: int, worker: _Worker) -> None:
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def work(self, number: int, lane: Sequence[Request]) -> None:
+        worker, workers = self.workers[number], len(self.workers)
+        # workers begin apart, so that they do not send the same inputs in step
+        worker.bind(lane, offset=number * len(lane) // workers)
         if self.alone:
             if number == 0:
                 worker.send_alone()
@@ -295,7 +240,7 @@ class _Stretch:
         finally:
             self._done.append(number)  # a broken worker must not keep the others waiting
         clock, requests, done = perf_counter_ns, worker.requests, self._done
-        while len(done) < self.workers and not self.is_cancelled and clock() < self.cap_ns:
+        while len(done) < workers and not self.is_cancelled and clock() < self.cap_ns:
             next(requests)()
 
     def is_enough(self, number: int, count: int, now_ns: int) -> bool:
@@ -305,18 +250,3 @@ class _Stretch:
         if now_ns >= self.cap_ns or self.is_cancelled:
             return True
         return count >= self.each and sum(counts) >= self.requests
-
-
-@contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """Keep the garbage collector from running, and leave it as it was."""
-    was_enabled, had_frozen = gc.isenabled(), gc.get_freeze_count() > 0
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-        if not had_frozen:
-            gc.unfreeze()

@@ -4,7 +4,9 @@ Threads and bound buffers live as long as the crew; a job begins and ends at a b
 no thread.
 """
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Barrier, BrokenBarrierError, Thread
 from types import TracebackType
 from typing import Protocol, Self
@@ -121,3 +123,18 @@ class Crew:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Keep the garbage collector from running, and leave it as it was."""
+    was_enabled, had_frozen = gc.isenabled(), gc.get_freeze_count() > 0
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+        if not had_frozen:
+            gc.unfreeze()

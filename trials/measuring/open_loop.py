@@ -38,8 +38,7 @@ import numpy as np
 
 from trials.backend import Engine, Request
 from trials.measuring.batcher import Batcher
-from trials.measuring.closed_loop import collector_at_rest
-from trials.measuring.crew import Crew
+from trials.measuring.crew import Crew, collector_at_rest
 from trials.measuring.ladder import Ladder
 from trials.measuring.served import NS_PER_S, Served, Timetable
 
