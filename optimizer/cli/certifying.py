@@ -11,7 +11,7 @@ from optimizer.cli.options import (
     WorkspaceOption,
     results_console,
 )
-from optimizer.cli.searching import seconds
+from optimizer.cli.values import seconds
 
 TIME = "10m"
 

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optimizer.cli.exporting import GATE_FAILED, percent
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
@@ -14,7 +13,7 @@ from optimizer.cli.options import (
     names_of,
     results_console,
 )
-from optimizer.cli.searching import seconds
+from optimizer.cli.values import GATE_FAILED, percent, seconds
 
 if TYPE_CHECKING:
     from optimizer.comparing.compare import Comparison
@@ -24,36 +23,38 @@ WITHIN = "2%"  # of a p50, blocks in turns tell less apart in a minute on a shar
 _SIDE_HELP = "A trial (number, `knee`, `best:METRIC`), an exported folder, or an engine file."
 
 
+WithinOption = Annotated[
+    float, typer.Option(parser=percent, metavar="N%", help="Difference that does not matter.")
+]
+TimeOption = Annotated[
+    float,
+    typer.Option(
+        "--time", "-t", parser=seconds, metavar="DURATION", help="Most time spent measuring."
+    ),
+]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Backend option of engine files; may be repeated.", metavar="NAME=VALUE"),
+]
+
+
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=_SIDE_HELP, show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help=_SIDE_HELP, show_default=False)],
     *,
-    within: Annotated[
-        float,
-        typer.Option(parser=percent, metavar="N%", help="Difference that does not matter."),
-    ] = WITHIN,  # type: ignore[assignment] # the parser makes the float
+    within: WithinOption = WITHIN,  # type: ignore[assignment] # the parser makes the float
     metrics: Annotated[
         str,
         typer.Option(help="Speeds to compare.", metavar="METRIC,…"),
     ] = "latency_p50_ms,latency_p99_ms,throughput_sps",
-    time: Annotated[
-        float,
-        typer.Option(
-            "--time", "-t", parser=seconds, metavar="DURATION", help="Most time spent measuring."
-        ),
-    ] = TIME,  # type: ignore[assignment] # likewise
+    time: TimeOption = TIME,  # type: ignore[assignment] # likewise
     stored: Annotated[
         bool, typer.Option("--stored", help="Compare what was measured before; weaker.")
     ] = False,
     backend: Annotated[str, typer.Option(help="Of engine files.")] = "ort",
     batch_size: Annotated[int, typer.Option(min=1, help="Of engine files.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Of engine files.")] = 1,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Backend option of engine files; may be repeated.", metavar="NAME=VALUE"
-        ),
-    ] = None,
+    option: EngineOption = None,
     study: StudyOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,

@@ -15,29 +15,14 @@ from optimizer.cli.options import (
     WorkspaceOption,
     results_console,
 )
+from optimizer.cli.values import GATE_FAILED, percent
 from optimizer.export.format_name import REFERENCES, FormatName, TritonBackend
 from optimizer.verification.defaults import MARGIN, SESSIONS
 
 if TYPE_CHECKING:
     from optimizer.verification.findings import Findings
 
-GATE_FAILED = 3
 _AGAINST = f"{MARGIN:.0%}"
-
-
-def percent(text: str) -> float:
-    """Read a share such as 10% or 2.5 as a fraction.
-
-    Raises:
-        typer.BadParameter: Not a share between 0 and 100 %.
-    """
-    try:
-        share = float(text.strip().removesuffix("%")) / 100
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise typer.BadParameter(f"{text!r} is no share; write one such as 10%")
-    return share
 
 
 AgainstOption = Annotated[

@@ -68,7 +68,7 @@ MlflowOption = Annotated[
     typer.Option(
         "--mlflow",
         envvar=MLFLOW_VARIABLE,
-        help="MLflow tracking URI.",
+        help="MLflow tracking URI; `none` for a search without.",
         show_default="SQLite in the workspace",
     ),
 ]

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from optimizer.cli.exporting import GATE_FAILED
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
@@ -14,6 +13,7 @@ from optimizer.cli.options import (
     WorkspaceOption,
     results_console,
 )
+from optimizer.cli.values import GATE_FAILED
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,7 +14,7 @@ from optimizer.cli.options import (
     WorkspaceOption,
     results_console,
 )
-from optimizer.cli.searching import seconds
+from optimizer.cli.values import seconds
 
 if TYPE_CHECKING:
     from optimizer.saturation.result import Saturation

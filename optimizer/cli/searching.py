@@ -1,19 +1,19 @@
 """``trifront search``."""
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from optimizer.cli.options import (
-    MLFLOW_VARIABLE,
     WORKSPACE,
     JsonOption,
+    MlflowOption,
     SpaceArgument,
     StorageOption,
     WorkspaceOption,
     results_console,
 )
+from optimizer.cli.values import seconds
 from optimizer.search.sampler_name import SamplerName
 
 if TYPE_CHECKING:
@@ -22,21 +22,26 @@ if TYPE_CHECKING:
     from optimizer.search.search import Finished
     from optimizer.study.study import SearchStudy
 
+TimeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time",
+        "-t",
+        parser=seconds,
+        metavar="DURATION",
+        help="Stop after so long, e.g. 90s, 10m, 2h.",
+    ),
+]
+NewStudyOption = Annotated[
+    str | None,
+    typer.Option("--study", "-s", help="Name of the study.", show_default="the space's"),
+]
+SamplerOption = Annotated[
+    SamplerName, typer.Option(help="Who proposes; auto chooses by size and budget.")
+]
+
 NOTHING_FEASIBLE = 3
 INTERRUPTED = 130  # before there was a front; what shells say of a command that Ctrl-C ended
-_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-def seconds(text: str) -> float:
-    """Read a duration such as 90, 90s, 10m or 1.5h.
-
-    Raises:
-        typer.BadParameter: Not a duration, or zero.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise typer.BadParameter(f"'{text}' is no duration; write 90s, 10m or 2h")
-    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def search(
@@ -45,37 +50,16 @@ def search(
     trials: Annotated[
         int | None, typer.Option("--trials", "-n", min=1, help="Stop after so many trials.")
     ] = None,
-    time: Annotated[
-        float | None,
-        typer.Option(
-            "--time",
-            "-t",
-            parser=seconds,
-            metavar="DURATION",
-            help="Stop after so long, e.g. 90s, 10m, 2h.",
-        ),
-    ] = None,
-    study: Annotated[
-        str | None,
-        typer.Option("--study", "-s", help="Name of the study.", show_default="the space's"),
-    ] = None,
-    sampler: Annotated[
-        SamplerName, typer.Option(help="Who proposes; auto chooses by size and budget.")
-    ] = SamplerName.AUTO,
+    time: TimeOption = None,
+    study: NewStudyOption = None,
+    sampler: SamplerOption = SamplerName.AUTO,
     seed: Annotated[int, typer.Option(help="Seeds the sampler.")] = 0,
     repeat: Annotated[
         bool, typer.Option("--repeat", help="Allow deployments that were measured before.")
     ] = False,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(
-            envvar=MLFLOW_VARIABLE,
-            help="MLflow tracking URI, or `none`.",
-            show_default="SQLite in the workspace",
-        ),
-    ] = None,
+    mlflow: MlflowOption = None,
     json: JsonOption = False,
 ) -> None:
     """Search a space: try deployments, measure them, find the front.
