@@ -12,8 +12,8 @@ from trials.isolation.errand import run_errand
 from trials.measurement import Estimate
 from trials.measuring.comparison import Verdict, verdict_on_difference
 from trials.measuring.statistics import mean_score
+from trials.scoring.calibration import Floats
 from trials.scoring.paired import PairedDifference, by_cohort, paired_difference
-from trials.scoring.scoring import Floats
 
 _LIMITS = Limits(deadline_s=600.0, memory_bytes=None)  # of one engine over all samples
 

@@ -37,7 +37,7 @@ from search_spaces.space import SearchSpace
 from trials.measurement import Block, CohortScore
 from trials.measuring.statistics import proportion
 from trials.outcome import Completed, Environment
-from trials.scoring.scoring import calibration
+from trials.scoring.calibration import calibration
 
 NOTHING = Table(columns=(), rows=())
 NASTY = "</script><script>alert(1)</script>&\"'"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from trials.scoring.calibration import Floats
 from trials.scoring.paired import by_cohort, holm, mcnemar, paired_difference, tango
-from trials.scoring.scoring import Floats
 
 counts = st.integers(0, 40)
 

@@ -18,7 +18,8 @@ from trials.data.dataset import Split
 from trials.errors import DataError, OutputError
 from trials.measurement import Estimate, Quality
 from trials.measuring.statistics import proportion
-from trials.scoring.scoring import calibration, macro_f1, probabilities, score_engine
+from trials.scoring.calibration import calibration, probabilities
+from trials.scoring.scoring import macro_f1, score_engine
 
 Answer = Callable[[NDArray[Any]], NDArray[Any]]
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trials.measurement import Estimate, exact
-from trials.scoring.scoring import Floats
+from trials.scoring.calibration import Floats
 
 _Z = 1.959963984540054  # normal quantile at 0.975
 

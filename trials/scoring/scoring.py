@@ -5,16 +5,12 @@ full batches are run: the last one is filled up from the first samples and its s
 so engines of a fixed batch size serve too, and precisions whose answers depend on the batch see
 none that deployment would not. How many samples a batch has is the caller's choice.
 
-Chance is needed once, for the null level of the calibration error, and is seeded by a constant.
+How far stated probabilities can be believed is in ``calibration``.
 
 References:
     Wilson, E. (1927), Probable inference. JASA 22, 209-212. Accuracies.
     Takahashi, K. et al. (2022), Confidence interval for micro-averaged F1 and macro-averaged F1
         scores. Applied Intelligence 52, 4961-4972. The delta method for macro F1.
-    Brier, G. (1950), Verification of forecasts. Monthly Weather Review 78, 1-3.
-    Nixon, J. et al. (2019), Measuring calibration in deep learning. CVPR workshops. Equal mass.
-    Broecker, J. and Smith, L. (2007), Increasing the reliability of reliability diagrams. Weather
-        and Forecasting 22, 651-661. The null level, by resampling under perfect calibration.
 """
 
 import math
@@ -30,27 +26,19 @@ from trials.backend import Tensors, TensorSpec
 from trials.data.dataset import Split
 from trials.data.feeding import feeds
 from trials.errors import DataError, OutputError
-from trials.measurement import Calibration, CohortScore, Estimate, Quality, ReliabilityBin
+from trials.measurement import CohortScore, Estimate, Quality
 from trials.measuring.statistics import mean_score, proportion
 from trials.models.users_code import function_from_name, users_code
+from trials.scoring.calibration import Floats, calibration, probabilities, squares
 from trials.scoring.sample_scores import packed
 
 Infer: TypeAlias = Callable[[Tensors], Tensors]
-Floats: TypeAlias = NDArray[np.float64]
 
 RECIPE = 2  # part of a stored score's key; to be raised when the same answers score otherwise
 
 _TOP = 5
 _FEWEST_CLASSES = 2
-_BINS = 15  # the field's usual number
-_NULL_DRAWS = 200  # the mean ECE is then known to about a hundredth of itself
-_NULL_SEED = 0
-_CHUNK = 2**20  # random numbers drawn at once: 8 MB
 _Z = 1.959963984540054  # normal quantile at 0.975
-_SUM_SLACK = 0.05  # of a row of probabilities; int8 and fp16 round each of them
-_NEGATIVE_SLACK = 1e-6
-# a probability of 0 would cost infinitely much; 15.9 nats at most, whatever the engine's precision
-_LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
 
 
 def score_engine(
@@ -139,7 +127,7 @@ def mark_engine(
     return Marks(
         metric="accuracy",
         scores=(_ranks(scores, split.labels) < 1).astype(np.float64),
-        brier=_squares(probabilities(scores), split.labels),
+        brier=squares(probabilities(scores), split.labels),
     )
 
 
@@ -318,84 +306,3 @@ def macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.intp]) -> Estimate
     if half == 0:
         return Estimate(value=value, low=None, high=None)
     return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
-
-
-def probabilities(scores: NDArray[Any]) -> Floats:
-    """Turn class scores into probabilities, shape ``(samples, classes)``; each row adds up to 1.
-
-    Rows that are non-negative and add up to 1, rounding of narrow precisions allowed, are
-    probabilities already; else all are logits and go through a softmax.
-    """
-    values = scores.astype(np.float64)
-    sums = values.sum(axis=1, keepdims=True)
-    if values.min() >= -_NEGATIVE_SLACK and np.abs(sums - 1).max() <= _SUM_SLACK:
-        np.maximum(values, 0, out=values)
-        values /= sums
-        return values
-    values -= values.max(axis=1, keepdims=True)
-    np.exp(values, out=values)
-    values /= values.sum(axis=1, keepdims=True)
-    return values
-
-
-def calibration(stated: Floats, labels: NDArray[np.int64]) -> Calibration:
-    """Say how far stated probabilities can be believed.
-
-    The log loss takes probabilities below 1.2e-7 (float32's epsilon) for that. The ECE is taken
-    over 15 bins of equal mass, fewer where there are fewer samples.
-
-    Args:
-        stated: Shape ``(samples, classes)``; rows add up to 1.
-        labels: Shape ``(samples,)``.
-    """
-    own = np.take_along_axis(stated, labels[:, None], axis=1)[:, 0]
-    confidences = stated.max(axis=1)
-    order = np.argsort(confidences, kind="stable")
-    confidences = confidences[order]
-    hits = (stated.argmax(axis=1) == labels)[order]
-    starts = _bin_starts(labels.size)
-    sizes = np.diff(starts, append=labels.size)
-    stated_sums = np.add.reduceat(confidences, starts)
-    hit_sums = np.add.reduceat(hits.astype(np.float64), starts)
-    return Calibration(
-        brier=_loss(_squares(stated, labels)),
-        log_loss=_loss(-np.log(np.maximum(own, _LEAST_PROBABILITY))),
-        ece=float(np.abs(hit_sums - stated_sums).sum() / labels.size),
-        ece_null=_null_ece(confidences, stated_sums, starts),
-        bins=tuple(
-            ReliabilityBin(confidence=float(mean), accuracy=float(share), samples=int(size))
-            for mean, share, size in zip(stated_sums / sizes, hit_sums / sizes, sizes, strict=True)
-        ),
-    )
-
-
-def _squares(stated: Floats, labels: NDArray[np.int64]) -> Floats:
-    """Return the squared distance of each sample's probabilities from the truth."""
-    own = np.take_along_axis(stated, labels[:, None], axis=1)[:, 0]
-    squares: Floats = np.einsum("sc,sc->s", stated, stated) - 2 * own + 1
-    return squares
-
-
-def _bin_starts(samples: int) -> NDArray[np.intp]:
-    bins = min(_BINS, samples)
-    return np.arange(bins) * samples // bins
-
-
-def _loss(values: Floats) -> Estimate:
-    """Estimate a mean that cannot be negative."""
-    estimate = mean_score(values)
-    if estimate.low is None:
-        return estimate
-    return Estimate(value=estimate.value, low=max(0.0, estimate.low), high=estimate.high)
-
-
-def _null_ece(confidences: Floats, stated_sums: Floats, starts: NDArray[np.intp]) -> float:
-    """Return the mean ECE if every confidence, sorted, were the true probability of a hit."""
-    generator = np.random.default_rng(_NULL_SEED)
-    at_once = max(1, _CHUNK // confidences.size)
-    total = 0.0
-    for done in range(0, _NULL_DRAWS, at_once):
-        shape = (min(at_once, _NULL_DRAWS - done), confidences.size)
-        hits = (generator.random(shape) < confidences).astype(np.float64)
-        total += float(np.abs(np.add.reduceat(hits, starts, axis=1) - stated_sums).sum())
-    return total / (_NULL_DRAWS * confidences.size)
