@@ -16,9 +16,10 @@ def server(batcher: Batcher, due: list[int], free: int) -> tuple[int, int]:
     for moment in (each for each in moments if each >= max(free, due[0])):
         waiting = min(sum(each <= moment for each in due), batcher.largest)
         filled = [size for size in goals if size <= waiting]
-        if filled:
+        is_late = moment >= due[0] + batcher.max_delay_ns
+        if filled and not (is_late and batcher.max_delay_ns > 0):
             return moment, max(filled)
-        if moment >= due[0] + batcher.max_delay_ns:
+        if is_late:
             return moment, waiting
     raise AssertionError
 
@@ -67,6 +68,21 @@ def test_backlog_fills_the_largest_preferred_size() -> None:
     batcher = Batcher(largest=8, max_delay_ns=50 * MS, preferred=(2, 4))
 
     assert batcher.next_batch([0] * 7, 0, 1 * MS) == (1 * MS, 4)
+
+
+def test_backlog_whose_delay_is_over_leaves_whole_preferred_size_or_not() -> None:
+    """By hand from Triton's GetDynamicBatch: preferred sizes count while the delay is not over."""
+    batcher = Batcher(largest=8, max_delay_ns=1 * MS, preferred=(4,))
+
+    assert batcher.next_batch([0] * 7, 0, 10 * MS) == (10 * MS, 7)
+    assert batcher.next_batch([0] * 12, 0, 10 * MS) == (10 * MS, 8)
+    assert batcher.next_batch([0] * 7, 0, 0) == (0, 4)
+
+
+def test_backlog_without_a_delay_leaves_in_preferred_sizes() -> None:
+    batcher = Batcher(largest=8, max_delay_ns=0, preferred=(4,))
+
+    assert batcher.next_batch([0] * 7, 0, 10 * MS) == (10 * MS, 4)
 
 
 def test_batch_of_nothing_is_no_rule() -> None:

@@ -6,14 +6,16 @@ which a server that saw only the past would have sent a batch.
 
 The rule is that of Triton Inference Server's dynamic batcher, requests in order of arrival:
 
-* as soon as the waiting requests reach a preferred size, the largest preferred size that they
-  fill leaves;
-* else, when the oldest has waited for ``max_delay_ns``, whatever waits leaves;
+* when the oldest has waited for ``max_delay_ns``, and that is more than 0, whatever waits leaves,
+  also where it fills a preferred size;
+* else, as soon as the waiting requests reach a preferred size, the largest preferred size that
+  they fill leaves;
 * without preferred sizes, the largest batch is the preferred one. With a delay of 0 a free
-  instance takes what there is.
+  instance takes the largest preferred size that is filled, else what there is.
 
 References:
-    NVIDIA, Triton Inference Server user guide, Batchers: dynamic batcher.
+    NVIDIA, Triton Inference Server user guide, Batchers: dynamic batcher; its source,
+        dynamic_batch_scheduler.cc, GetDynamicBatch, for the order of the first two.
 """
 
 from bisect import bisect_right
@@ -61,5 +63,7 @@ class Batcher:
         moment_ns = max(moment_ns, min(oldest_ns + self.max_delay_ns, full_ns))
         end = min(first + self.largest, len(due_ns))
         waiting = bisect_right(due_ns, moment_ns, first, end) - first
+        if moment_ns - oldest_ns >= self.max_delay_ns > 0:
+            return moment_ns, waiting
         filled = [size for size in self._goals if size <= waiting]
         return moment_ns, filled[-1] if filled else waiting
