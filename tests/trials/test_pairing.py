@@ -141,6 +141,23 @@ def test_percentile_with_too_few_requests_above_it_stays_open() -> None:
     assert (p99.ratio.low, p99.verdict) == (None, Verdict.UNDECIDED)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(200, 2000), (2000, 200), (400, 400)])
+def test_percentiles_of_unequal_counts_are_not_biased(ours: int, theirs: int) -> None:
+    """Two engines alike, of which one serves ten times as many requests in a block."""
+    random = np.random.default_rng(0)
+
+    def sampled(requests: int) -> Block:
+        return block(1e-3 * np.exp(random.standard_normal(requests)))
+
+    pairs = [BlockPair(new=sampled(ours), old=sampled(theirs)) for _ in range(1600)]
+
+    (found,) = compare_pairs(pairs, ("latency_p99_ms",), margin=0.02)
+    assert found.ratio.low is not None
+    assert found.ratio.high is not None
+    assert found.ratio.low < 1 < found.ratio.high
+    assert found.ratio.high / found.ratio.low < 1.05
+
+
 def test_no_pair_and_no_request_are_refused() -> None:
     empty = Block(start_s=0.0, window_s=0.0, latencies_s=np.array([]), batch_size=1)
 

@@ -14,7 +14,8 @@ means of all pairs of units, with the limits of Wilcoxon's signed ranks:
 * One pair that was hit by a neighbour moves it hardly at all.
 
 A percentile needs requests above it. Neighbouring pairs are joined until each side of a unit has
-twice as many requests as one request above the percentile asks for: 200 for a p99.
+twice as many requests as one request above the percentile asks for: 200 for a p99. Of the side
+that has more, as with smaller batches or more at once, as many are taken as of the other.
 
 References:
     Kalibera, T. and Jones, R. (2013), Rigorous benchmarking in reasonable time. ISMM, 63-74. Why
@@ -31,7 +32,7 @@ import numpy as np
 from trials.measurement import Block, Estimate
 from trials.measuring.comparison import SPEEDS, Compared, judged_ratios
 from trials.measuring.ranks import exponential, signed_rank_centre
-from trials.measuring.statistics import CONFIDENCE
+from trials.measuring.statistics import CONFIDENCE, order_statistic
 
 _LEVELS = {
     "latency_p50_ms": 0.5,
@@ -134,15 +135,20 @@ def _requests(unit: Sequence[BlockPair]) -> int:
 
 
 def _log_ratio(unit: Sequence[BlockPair], metric: str) -> float:
-    new = _reading([pair.new for pair in unit], metric)
-    old = _reading([pair.old for pair in unit], metric)
+    requests = _requests(unit)
+    new = _reading([pair.new for pair in unit], metric, requests=requests)
+    old = _reading([pair.old for pair in unit], metric, requests=requests)
     if new <= 0 or old <= 0:
         raise ValueError(f"a block without requests or length has no {metric}")
     return math.log(new / old)
 
 
-def _reading(blocks: Sequence[Block], metric: str) -> float:
-    """Read one speed off blocks; a unit without meaning, because ratios have none."""
+def _reading(blocks: Sequence[Block], metric: str, *, requests: int) -> float:
+    """Read one speed off blocks; a unit without meaning, because ratios have none.
+
+    Percentiles are taken of ``requests`` of them, spread evenly: of few requests a percentile is
+    biased, which cancels in a ratio only where both sides have equally many.
+    """
     pooled = np.concatenate([block.latencies_s for block in blocks])
     if metric == "throughput_sps":
         samples = sum(block.latencies_s.size * block.batch_size for block in blocks)
@@ -152,4 +158,5 @@ def _reading(blocks: Sequence[Block], metric: str) -> float:
         return 0.0
     if metric == "latency_mean_ms":
         return float(pooled.mean())
-    return float(np.quantile(pooled, _LEVELS[metric]))
+    chosen = np.arange(requests) * pooled.size // requests
+    return order_statistic(np.sort(pooled[chosen]), _LEVELS[metric])

@@ -83,6 +83,18 @@ def quantiles(
     )
 
 
+def order_statistic(ordered: Seconds, p: float) -> float:
+    """Return the least value that a share ``p`` of all does not exceed: rank ⌈np⌉.
+
+    Args:
+        ordered: Ascending, shape ``(values,)``, at least one.
+        p: In (0, 1).
+    """
+    # 1e-9: 0.07 * 100 is 7.000000000000001, whose ceiling is not meant
+    rank = min(ordered.size, max(1, math.ceil(ordered.size * p - 1e-9)))
+    return float(ordered[rank - 1])
+
+
 def mean_latency(
     blocks: Sequence[Block], *, confidence: float = CONFIDENCE, method: int = METHOD
 ) -> Estimate:
@@ -203,9 +215,7 @@ def _quantile(
     spreading: Spreading,
 ) -> Estimate:
     n = pooled.size
-    # 1e-9: 0.07 * 100 is 7.000000000000001, whose ceiling is not meant
-    rank = min(n, max(1, math.ceil(n * p - 1e-9)))
-    value = float(pooled[rank - 1])
+    value = order_statistic(pooled, p)
     if len(blocks) < MIN_BLOCKS:
         return Estimate(value=value, low=None, high=None)
     sizes = np.array([block.latencies_s.size for block in blocks])
