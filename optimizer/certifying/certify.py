@@ -9,7 +9,7 @@ at least 95 %. Where what is open rests on scores, which more sessions do not ch
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from optimizer.certifying.certificate import (
     keep_remeasured,
     remeasured_of,
 )
-from optimizer.certifying.sessions import Spread, spreads
+from optimizer.certifying.sessions import Speeds, speeds_of
 from optimizer.errors import StudyError
 from optimizer.front.draws import Drawer, Draws
 from optimizer.front.front import Front
@@ -158,8 +158,8 @@ class _Certifying:
         self._known.append(one)
 
     def _certificate(self, sessions: int) -> Certificate:
-        found = self._spreads()
-        certified = [number for number in self._candidates if number in found["throughput_sps"]]
+        found = self._speeds()
+        certified = [number for number in self._candidates if number in found.candidates]
         if not certified:
             raise StudyError(
                 "no candidate was measured in two sessions, which is the least that tells",
@@ -170,7 +170,7 @@ class _Certifying:
         return Certificate(
             at_s=time.time(),
             sessions=sessions,
-            decided=not any(_is_open(probabilities[number]) for number in certified),
+            decided=not any(map(_is_open, probabilities.values())),
             trials=len(self._study.records()),
             contended=sum(busy) / len(busy),
             candidates=tuple(
@@ -178,7 +178,9 @@ class _Certifying:
                     trial=number,
                     probability=probabilities[number],
                     sessions=len(self._values("throughput_sps")[number]),
-                    speeds=tuple((name, found[name][number].estimate()) for name in SPEEDS),
+                    speeds=tuple(
+                        (name, each[number].estimate()) for name, each in found.spreads.items()
+                    ),
                 )
                 for number in certified
             ),
@@ -189,19 +191,15 @@ class _Certifying:
 
         One that would not rests on scores, of which more sessions tell nothing.
         """
-        found = self._spreads()
-        exact = {
-            name: {trial: replace(one, error=0.0) for trial, one in each.items()}
-            for name, each in found.items()
-        }
-        best = self._probabilities(exact)
+        found = self._speeds()
+        best = self._probabilities(found.known_exactly())
         now = self._probabilities(found)
         return any(_is_open(now[trial]) and not _is_open(best[trial]) for trial in now)
 
-    def _spreads(self) -> dict[str, dict[int, Spread]]:
-        return {name: spreads(self._values(name)) for name in SPEEDS}
+    def _speeds(self) -> Speeds:
+        return speeds_of({name: self._values(name) for name in SPEEDS})
 
-    def _probabilities(self, found: dict[str, dict[int, Spread]]) -> dict[int, float]:
+    def _probabilities(self, found: Speeds) -> dict[int, float]:
         drawer = _SessionDrawer(found, Drawer(blocks_in(self._workspace), draws=DRAWS))
         front = with_drawn_probabilities(self._front, drawer.drawn, draws=DRAWS)
         return {one.record.number: one.probability or 0.0 for one in front.candidates}
@@ -220,15 +218,14 @@ def _is_open(probability: float) -> bool:
 class _SessionDrawer:
     """Draws speeds from sessions, and everything else as the front does."""
 
-    def __init__(self, found: dict[str, dict[int, Spread]], drawer: Drawer) -> None:
+    def __init__(self, found: Speeds, drawer: Drawer) -> None:
         self._found = found
         self._drawer = drawer
 
     def drawn(self, record: TrialRecord, names: Sequence[str]) -> dict[str, Draws]:
         """Draw metrics of one completed trial."""
-        own = {
-            name: self._found[name][record.number].drawn(f"{record.uid} {name}", draws=DRAWS)
-            for name in names
-            if name in self._found and record.number in self._found[name]
-        }
+        own = {}
+        if record.number in self._found.candidates:
+            all_speeds = self._found.drawn(record.number, record.uid, draws=DRAWS)
+            own = {name: all_speeds[name] for name in names if name in all_speeds}
         return own | self._drawer.drawn(record, [name for name in names if name not in own])

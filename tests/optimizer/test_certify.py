@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from optimizer.certifying.certificate import Certificate, certificate_of, remeasured_of
 from optimizer.certifying.certify import CertifyOrder, certify
-from optimizer.certifying.sessions import spreads
+from optimizer.certifying.sessions import speeds_of, spreads
 from optimizer.certifying.showing import words_of
 from optimizer.cli import app
 from optimizer.errors import StudyError
@@ -277,3 +277,28 @@ def test_empty_front_has_nothing_to_certify(workspace: Workspace, space: SearchS
 
     with pytest.raises(StudyError, match="nothing to certify"):
         certify(study, front, SessionRunner(), workspace, order=order(), on_step=Steps())
+
+
+def test_speeds_of_a_candidate_are_drawn_as_they_move_together() -> None:
+    """One request at a time: throughput is the other side of latency, in each session."""
+    latencies = {0: [1.0, 1.02, 0.99], 1: [2.0, 2.03, 2.01]}
+    rates = {trial: [1 / one for one in each] for trial, each in latencies.items()}
+
+    drawn = speeds_of({"latency_p50_ms": latencies, "throughput_sps": rates}).drawn(
+        0, "seed", draws=500
+    )
+
+    products = drawn["latency_p50_ms"] * drawn["throughput_sps"]
+    np.testing.assert_allclose(products, products[0], rtol=1e-6)
+
+
+def test_speeds_that_have_nothing_to_do_with_each_other_are_drawn_so() -> None:
+    random = np.random.default_rng(0)
+    values = {
+        name: {trial: list(np.exp(random.normal(0, 0.1, 6))) for trial in range(40)}
+        for name in ("latency_p50_ms", "throughput_sps")
+    }
+
+    drawn = speeds_of(values).drawn(0, "seed", draws=4000)
+
+    assert abs(np.corrcoef(*(np.log(one) for one in drawn.values()))[0, 1]) < 0.2
