@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from trials.errors import StampsError
 from trials.measurement import Block
-from trials.measuring.littles_law import check_littles_law, check_room
+from trials.measuring.littles_law import check_littles_law, check_room, check_window
 
 Stamps = NDArray[np.int64]
 WINDOW_NS = 1_000_000_000
@@ -35,18 +35,6 @@ def test_true_stamps_obey_the_law(begins: list[int], lasts: int) -> None:
     check_littles_law(
         block_of(came, left), begins_ns=came, ends_ns=left[::-1], window_ns=WINDOW_NS
     )
-
-
-def test_wrong_window_breaks_the_law() -> None:
-    begins, ends = stamps()
-
-    with pytest.raises(StampsError, match="Little's law"):
-        check_littles_law(
-            block_of(begins, ends, window_s=0.95),
-            begins_ns=begins,
-            ends_ns=ends,
-            window_ns=WINDOW_NS,
-        )
 
 
 def test_stamps_of_another_block_break_the_law() -> None:
@@ -84,3 +72,14 @@ def test_one_may_begin_when_another_ends() -> None:
 def test_more_than_there_is_room_for_is_found() -> None:
     with pytest.raises(StampsError, match="2 were served at once where 1 can be"):
         check_room(np.array([0, 4]), np.array([5, 9]), room=1)
+
+
+@pytest.mark.parametrize(("factor", "said"), [(2.0, "longer than all"), (0.5, "cannot be busy")])
+def test_wrong_window_of_a_closed_loop_is_noticed(factor: float, said: str) -> None:
+    """Two workers, each busy from one request to the next."""
+    begins = np.concatenate([np.arange(0, 10**9, 10**7)] * 2)
+    ends = begins + 10**7
+
+    check_window(begins, ends, from_ns=0, window_ns=1e9, room=2)
+    with pytest.raises(StampsError, match=said):
+        check_window(begins, ends, from_ns=0, window_ns=factor * 1e9, room=2)

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from trials.backend import Engine, Request, Tensors
 from trials.measurement import Block
 from trials.measuring.crew import Crew, collector_at_rest
-from trials.measuring.littles_law import check_littles_law, check_room
+from trials.measuring.littles_law import check_littles_law, check_room, check_window
 
 _NS_PER_S = 1_000_000_000
 _FIRST_CAPACITY = 1 << 14  # stamps; doubled when full, which the warm-up sees to
@@ -140,6 +140,13 @@ class ClosedLoop:
             batch_size=self._batch_size,
         )
         check_littles_law(block, begins_ns=starts_ns, ends_ns=ends_ns, window_ns=window_ns)
+        check_window(
+            starts_ns,
+            ends_ns,
+            from_ns=begin_ns,
+            window_ns=window_ns,
+            room=len(self._workers),
+        )
         check_room(starts_ns, ends_ns, room=len(self._workers))
         return block
 

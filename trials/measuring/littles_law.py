@@ -3,8 +3,9 @@
 The number of requests in the system, averaged over time, is their rate times their mean time in
 it. The left side is counted here from the raw stamps, by walking through every begin and end in
 order of time; the right side is taken from the block as it is published. They can only differ by a
-mistake of ours: stamps of another block, arrays in another order, a wrong window. Neither can more
-requests be in the system than there is room for.
+mistake of ours: stamps of another block, or arrays in another order. A wrong window would be wrong
+on both sides, so the window of a closed loop, whose workers are busy or at its end, is held
+against the stamps by itself. Neither can more requests be in the system than there is room for.
 
 References:
     Little, J. (1961), A proof for the queuing formula L = λW. Operations Research 9, 383-387.
@@ -42,6 +43,42 @@ def check_littles_law(
         raise StampsError(
             f"the stamps contradict the block: {counted:.4g} requests were in the system on "
             f"average, rate times latency gives {published:.4g} (Little's law); {_MEND}"
+        )
+
+
+def check_window(
+    begins_ns: NDArray[np.int64],
+    ends_ns: NDArray[np.int64],
+    *,
+    from_ns: int,
+    window_ns: float,
+    room: int,
+) -> None:
+    """Hold the window of a closed loop against its stamps.
+
+    It is no longer than from the begin of the load to the last end, and long enough for ``room``
+    workers to have done all that they did.
+
+    Args:
+        begins_ns: Shape ``(requests,)``, in any order.
+        ends_ns: Likewise.
+        from_ns: When the first worker began.
+        window_ns: What the rate of the block is taken over.
+        room: Number of workers.
+
+    Raises:
+        StampsError: It is more than 2 % beside that.
+    """
+    span_ns = float(ends_ns.max() - from_ns)
+    busy_ns = float((ends_ns - begins_ns).sum())
+    if window_ns > span_ns * (1 + TOLERANCE):
+        raise StampsError(
+            f"a block of {window_ns:.0f} ns is longer than all of its load ({span_ns:.0f} ns); "
+            f"{_MEND}"
+        )
+    if busy_ns > room * window_ns * (1 + TOLERANCE):
+        raise StampsError(
+            f"{room} workers cannot be busy for {busy_ns:.0f} ns in {window_ns:.0f} ns; {_MEND}"
         )
 
 
