@@ -5,7 +5,7 @@ interruption goes on where it was.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -117,17 +117,15 @@ def build_all(
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="build") as threads:
         pending = [threads.submit(pool.build, job) for job in jobs]
         try:
-            built = []
-            for future in pending:
-                built.append(future.result())
-                on_built(built[-1])
+            for future in as_completed(pending):
+                on_built(future.result())
         except BaseException:
             pool.abandon()
             threads.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
             pool.close()
-    return tuple(built)
+    return tuple(future.result() for future in pending)
 
 
 class _Pool:
