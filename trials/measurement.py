@@ -126,13 +126,15 @@ class Quiet:
     Attributes:
         contended_blocks: Blocks that count although others took the processor meanwhile.
         repeated_blocks: Blocks that do not count for that reason, and were measured again.
-        cpu_s_per_request: CPU time of the process per request, seconds, of all its threads. It
-            holds no waiting for a CPU. None where no time was spent.
+        cpu_s_per_request: CPU time of the process for each request that counts, seconds, of all
+            its threads, median over the blocks. It holds no waiting for a CPU, but the requests
+            that workers send while they wait for each other, and our own work between blocks: what
+            a request needs is less. None where no time was spent.
     """
 
     contended_blocks: int
     repeated_blocks: int
-    cpu_s_per_request: Estimate | None
+    cpu_s_per_request: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ from trials.duel import Duel, describe_inputs, fight
 from trials.engine_files import Driving
 from trials.isolation.child import Limits
 from trials.isolation.errand import run_errand
-from trials.measuring.comparison import Compared, Verdict, compare_speeds
+from trials.measuring.comparison import Compared, Verdict, compare_speeds, with_doubts
 from trials.measuring.pairing import BlockPair, compare_pairs
 from trials.measuring.statistics import CONFIDENCE
 from trials.measuring.turns import Turns
@@ -152,10 +152,10 @@ def compare_stored(a: Stored, b: Stored, order: CompareOrder, *, reason: str) ->
         order: The metrics and the margin.
         reason: Why they are not measured now.
     """
-    doubted = {Verdict.WORSE: b.contended, Verdict.BETTER: a.contended}
-    speeds = tuple(
-        replace(one, verdict=Verdict.UNDECIDED) if doubted.get(one.verdict, False) else one
-        for one in compare_speeds(b.blocks, a.blocks, order.metrics, margin=order.margin)
+    speeds = with_doubts(
+        compare_speeds(b.blocks, a.blocks, order.metrics, margin=order.margin),
+        new_busy=b.contended,
+        old_busy=a.contended,
     )
     busy = [one.name for one in (a, b) if one.contended]
     return Comparison(

@@ -68,8 +68,16 @@ def compared(
         TrialError: An engine file that cannot be loaded here.
     """
     found = _Found(ab, names)
-    if stored:
-        return compare_stored(*found.stored(), order, reason=_ASKED_FOR)
+    loads = found.loads()
+    if loads == {True, False}:
+        raise UsageError(
+            "one of them was measured under an open load and the other is not: they answer two "
+            "questions",
+            hint="compare deployments of one space",
+        )
+    if stored or loads == {True}:
+        reason = _ASKED_FOR if stored else "an open load is not measured in turns"
+        return compare_stored(*found.stored(), order, reason=reason)
     with tempfile.TemporaryDirectory(prefix="trifront-compare-") as scratch:
         try:
             on_step("getting both engines ready")
@@ -112,6 +120,10 @@ class _Found:
         """
         (name_a, a), (name_b, b) = self._found
         return self._side(name_a, a, scratch / "a"), self._side(name_b, b, scratch / "b")
+
+    def loads(self) -> set[bool]:
+        """Tell of each whether it is served under an open load; engine files are not."""
+        return {_is_open(one) for _, one in self._found}
 
     def stored(self) -> tuple[Stored, Stored]:
         """Read what was measured of both.
@@ -162,3 +174,13 @@ class _Found:
                     f"{name}: of an engine file nothing was measured",
                     hint="compare it without --stored, or name a trial or an export",
                 )
+
+
+def _is_open(one: TrialRecord | Bundle | Path) -> bool:
+    match one:
+        case TrialRecord():
+            return one.outcome.deployment.load is not None
+        case Bundle():
+            return one.manifest.deployment.deployment().load is not None
+        case Path():
+            return False

@@ -68,6 +68,8 @@ class Drawer:
         assert isinstance(outcome, Completed)
         found = {}
         speeds = [name for name in names if name in _SPEEDS]
+        if outcome.deployment.load is not None:  # its rate is given, whatever its blocks held
+            speeds = [name for name in speeds if name != "throughput_sps"]
         blocks = self._blocks_of(record.uid) if speeds else None
         if blocks is not None and len(blocks) >= MIN_BLOCKS:
             found = _speeds(blocks, speeds, self._weights(record.uid, blocks))

@@ -142,7 +142,7 @@ def _of_quiet(quiet: Quiet, blocks: int) -> Iterator[tuple[str, str]]:
     yield "blocks with other work beside them", f"{quiet.contended_blocks} of {blocks}"
     yield "blocks measured again for that", str(quiet.repeated_blocks)
     if quiet.cpu_s_per_request is not None:
-        yield "CPU time per request [ms]", text_of(quiet.cpu_s_per_request.scaled(1e3))
+        yield "CPU time per request, at most [ms]", number(quiet.cpu_s_per_request * 1e3)
 
 
 def _written(estimates: Iterable[tuple[str, Estimate]]) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from optimizer.study.records import TrialRecord
 from search_spaces.space import MeasuringPlan
 from trials.measurement import Block, Estimate, Speed
 from trials.measuring.load import LEVEL_SHIFT
+from trials.measuring.open_drive import open_targets_met, summarize_open
 from trials.measuring.spread import METHODS
 from trials.measuring.statistics import mean_score, summarize
 from trials.measuring.steadiness import has_level_shift
@@ -116,12 +117,17 @@ def recompute(
 
 def _speeds(outcome: Completed, blocks: Sequence[Block], plan: MeasuringPlan) -> Iterator[Again]:
     recorded, method = outcome.speed, outcome.speed.method
-    is_met = targets_met(blocks, plan, method=method)
-    computed = summarize(blocks, target_met=is_met, method=method)
+    load = outcome.deployment.load
+    if load is None:
+        is_met = targets_met(blocks, plan, method=method)
+        computed = summarize(blocks, target_met=is_met, method=method)
+    else:
+        is_met = open_targets_met(blocks, plan, method=method)
+        computed = summarize_open(blocks, rate_rps=load.rate_rps, target_met=is_met, method=method)
     for name in STATISTICS:
         was, now = getattr(recorded, name), getattr(computed, name)
         yield Again(name=name, recorded=was, computed=now, is_same=_is_same(was, now, method))
-    if method > 1:  # nobody looked before
+    if method > 1 and load is None:  # nobody looked before; an open load jumps by its pattern
         flagged, jumped = LEVEL_SHIFT in outcome.flags, has_level_shift(blocks)
         yield Again(name=LEVEL_SHIFT, recorded=flagged, computed=jumped, is_same=flagged == jumped)
 

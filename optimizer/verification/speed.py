@@ -1,12 +1,12 @@
 """Measure a deployment anew, in several sessions, and hold it against what was measured before."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from search_spaces.space import Constraint, Objective
 from trials.engine_files import Measured
 from trials.measurement import Block
-from trials.measuring.comparison import SPEEDS, Compared, Verdict, compare_speeds
+from trials.measuring.comparison import SPEEDS, Compared, compare_speeds, with_doubts
 from trials.measuring.load import CONTENDED
 
 _USUAL = ("latency_p50_ms", "latency_p99_ms", "throughput_sps")
@@ -71,11 +71,8 @@ def compare_sessions(
         margin: Share that does not matter.
         busy: Others took the processor back then.
     """
-    doubted = {Verdict.WORSE: new.contended, Verdict.BETTER: busy}
-    return tuple(
-        replace(one, verdict=Verdict.UNDECIDED) if doubted.get(one.verdict, False) else one
-        for one in compare_speeds(new.blocks, old, metrics, margin=margin)
-    )
+    compared = compare_speeds(new.blocks, old, metrics, margin=margin)
+    return with_doubts(compared, new_busy=new.contended, old_busy=busy)
 
 
 def wanted_speeds(names: Iterable[str]) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Protocol
@@ -112,6 +112,30 @@ def compare_speeds(
             verdict=verdict,
         )
         for name, (ratio, verdict) in judged_ratios(ratio_at, margin=margin).items()
+    )
+
+
+def with_doubts(
+    compared: Sequence[Compared], *, new_busy: bool, old_busy: bool
+) -> tuple[Compared, ...]:
+    """Take back verdicts that may be the doing of others on the machine.
+
+    Who was disturbed looks slower than it is: *worse* may be that of the new, *better* that of the
+    old, and *equivalent* may hide a difference where either was.
+
+    Args:
+        compared: Verdicts as the blocks give them.
+        new_busy: Others took the processor while the new was measured.
+        old_busy: Likewise of the old.
+    """
+    doubts = {
+        Verdict.WORSE: new_busy,
+        Verdict.BETTER: old_busy,
+        Verdict.EQUIVALENT: new_busy or old_busy,
+        Verdict.UNDECIDED: False,
+    }
+    return tuple(
+        replace(one, verdict=Verdict.UNDECIDED) if doubts[one.verdict] else one for one in compared
     )
 
 

@@ -31,12 +31,11 @@ import numpy as np
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, Estimate, Queueing, Quiet, Speed
+from trials.measurement import Block, Queueing, Quiet, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.contention import Reading
-from trials.measuring.ranks import exponential, signed_rank_centre
-from trials.measuring.statistics import CONFIDENCE, summarize
+from trials.measuring.statistics import summarize
 from trials.measuring.steadiness import has_level_shift, truncate_warmup
 from trials.measuring.stopping import Question, next_look, targets_met
 
@@ -342,13 +341,12 @@ class _Measuring:
         if self._progress is not None:
             self._progress(len(self._blocks))
 
-    def _cpu_s_per_request(self) -> Estimate | None:
-        """Estimate the CPU time of a request, which others take none of; None where not spent."""
+    def _cpu_s_per_request(self) -> float | None:
+        """Return the CPU time for each request that counts; None where none is spent."""
         if not self._loop.threads or min(self._cpu_s) <= 0:
             return None
         requests = np.array([block.latencies_s.size for block in self._blocks])
-        logs = signed_rank_centre(np.log(np.array(self._cpu_s) / requests), confidence=CONFIDENCE)
-        return exponential(logs)
+        return float(np.median(np.array(self._cpu_s) / requests))
 
     def _note_rate(self, block: Block) -> None:
         self._rate_rps = block.latencies_s.size / block.window_s

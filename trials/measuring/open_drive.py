@@ -21,11 +21,12 @@ how long was measured.
 latency, there are no numbers (``LateError``). Above 1 %, or where the p99 of the lateness exceeds
 a tenth of the latency's, the flag ``late_arrivals`` warns.
 
-The targets for p50 and p99 decide when to stop. That for throughput does not: the rate is given,
-and how it varies is the arrivals' doing.
+The targets for p50 and p99 decide when to stop. That for throughput does not, and throughput is no
+estimate: it is the rate, which is given, and is kept up with or the deployment is infeasible. How
+the arrivals of a measurement happened to vary says nothing of the engine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
@@ -36,7 +37,7 @@ from search_spaces.arrivals import Arrivals, PoissonArrivals, cycle_s
 from search_spaces.deployment import OpenLoad
 from search_spaces.space import MeasuringPlan
 from trials.errors import LateError, SaturatedError
-from trials.measurement import Block, Queueing, Quiet, Seconds
+from trials.measurement import Block, Queueing, Quiet, Seconds, Speed, exact
 from trials.measuring import contention
 from trials.measuring.load import CONTENDED, CONTENDED_SHARE, TARGET_NOT_MET, Driven
 from trials.measuring.schedules import Stretch, due_times
@@ -48,6 +49,7 @@ from trials.measuring.served import (
     check_served,
     queueing_of,
 )
+from trials.measuring.spread import METHOD
 from trials.measuring.statistics import summarize
 from trials.measuring.stopping import P99_BLOCKS, next_look, targets_met
 
@@ -140,6 +142,31 @@ def drive_open(
     return _OpenMeasuring(loop, serving, plan).run(progress or (lambda _: None))
 
 
+def summarize_open(
+    blocks: Sequence[Block], *, rate_rps: float, target_met: bool, method: int = METHOD
+) -> Speed:
+    """Reduce blocks of an open load to the numbers that are optimized.
+
+    Args:
+        blocks: In order of time.
+        rate_rps: At which requests came, of one sample each.
+        target_met: Whether the intervals became as narrow as was asked for.
+        method: Version of the formulas.
+
+    Raises:
+        ValueError: As for :func:`trials.measuring.statistics.summarize`.
+    """
+    speed = summarize(blocks, target_met=target_met, method=method)
+    return replace(speed, throughput_sps=exact(rate_rps))
+
+
+def open_targets_met(
+    blocks: Sequence[Block], plan: MeasuringPlan, *, method: int = METHOD
+) -> bool:
+    """Tell whether the latencies of an open load are known as narrowly as the plan asks."""
+    return targets_met(blocks, replace(plan, target_throughput=_ANY), method=method)
+
+
 class _OpenMeasuring:
     """One measurement under way."""
 
@@ -168,7 +195,8 @@ class _OpenMeasuring:
         loop.warm(ready_s - self._cold_s + _WARM_SHARE * plan.max_s)
         is_met = self._measure(progress)
         queueing = queueing_of(self._kept, self._blocks)
-        speed = summarize(self._blocks, target_met=is_met)
+        rate_rps = self._serving.load.rate_rps
+        speed = summarize_open(self._blocks, rate_rps=rate_rps, target_met=is_met)
         flags = {
             TARGET_NOT_MET: not is_met,
             CONTENDED: self._contended > CONTENDED_SHARE * len(self._blocks),
@@ -190,11 +218,11 @@ class _OpenMeasuring:
 
     def _measure(self, progress: Callable[[int], None]) -> bool:
         """Add stretches until the targets are met or the time is over; tell which."""
-        plan = replace(self._plan, target_throughput=_ANY)
+        plan = self._plan
         while True:
             count = self._affordable()
             if count < 1:
-                return targets_met(self._blocks, plan)
+                return open_targets_met(self._blocks, plan)
             before = contention.read()
             piece = self._stretch(count)
             is_contended = contention.was_contended(before, contention.read())
@@ -206,7 +234,7 @@ class _OpenMeasuring:
             self._kept.append(piece.served)
             progress(len(self._blocks))
             if len(self._blocks) >= self._look:
-                if targets_met(self._blocks, plan):
+                if open_targets_met(self._blocks, plan):
                     return True
                 self._look = next_look(len(self._blocks))
 
