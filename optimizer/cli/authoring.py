@@ -38,7 +38,7 @@ def init(
 
 
 def check(space: SpaceArgument) -> None:
-    """Check a space file, and say what a search of it would try.
+    """Check a space file with its models and data, and say what a search of it would try.
 
     Examples:
 
@@ -46,15 +46,27 @@ def check(space: SpaceArgument) -> None:
 
       trifront check model.yaml
     """
+    from tempfile import TemporaryDirectory
+
     from optimizer.search.samplers import count_allowed
     from optimizer.study.encoding import Encoding
+    from optimizer.workspace import STORE_LIMIT_BYTES
     from search_spaces.catalog import space_path
     from search_spaces.files import space_from_yaml
     from trials.backends.catalog import backend_named
+    from trials.bench import open_bench
     from trials.capabilities import refuse_ignored
     from trials.errors import UnsupportedError
+    from trials.store.store import Store
 
     found = space_from_yaml(space_path(space))
+    why_not_here = ""
+    try:
+        refuse_ignored(found, backend_named(found.backend).capabilities())
+        with TemporaryDirectory(prefix="trifront-check-") as scratch:
+            open_bench(found, Store(Path(scratch), limit_bytes=STORE_LIMIT_BYTES))
+    except UnsupportedError as error:  # a space for another machine is still a good space
+        why_not_here = str(error)
     for axis in found.axes:
         typer.echo(f"{axis.name}: {', '.join(map(str, axis.values))}")
     for rule in found.rules:
@@ -65,10 +77,8 @@ def check(space: SpaceArgument) -> None:
     typer.echo(f"objectives: {', '.join(wanted)}")
     allowed = count_allowed(Encoding(found))
     typer.echo(f"deployments: {'more than 200,000' if allowed is None else f'{allowed:,}'}")
-    try:
-        refuse_ignored(found, backend_named(found.backend).capabilities())
-    except UnsupportedError as error:  # a space for another machine is still a good space
-        typer.echo(f"a valid space, but not to be searched here: {error}", err=True)
+    if why_not_here:
+        typer.echo(f"a valid space, but not to be searched here: {why_not_here}", err=True)
 
 
 def schema() -> None:

@@ -61,6 +61,11 @@ def lines_below(found: Comparison) -> Iterator[str]:
                 yield f"  in cohort {cohort}: {_of_paired(paired)}"
         if score.cohorts and all(paired.doubt >= _CERTAIN for _, paired in score.cohorts):
             yield f"  in none of {len(score.cohorts)} cohorts do the two differ for certain"
+    if found.live and found.speeds:
+        yield (
+            "B / A is typical of neighbouring blocks, which met the same machine; the columns "
+            "hold all blocks, also those that others disturbed"
+        )
     yield from found.cautions
     yield verdict_of(found)
 

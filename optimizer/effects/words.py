@@ -33,13 +33,16 @@ def lines_of_effect(found: Effect) -> Iterator[str]:
     for one in found.metrics:
         if one.turn is not None:
             yield f"{one.metric.name} {one.turn}"
-    steps = {
-        f"{step.before} → {step.after}": step
-        for one in reversed(found.metrics)
-        for step in one.steps
-        if len(step.pairs) < _FEWEST
-    }
-    if steps:
+    lacking: dict[str, list[str]] = {}
+    for one in found.metrics:
+        for step in one.steps:
+            if len(step.pairs) < _FEWEST:
+                lacking.setdefault(f"{step.before} → {step.after}", []).append(one.metric.name)
+    steps = (
+        name if len(metrics) == len(found.metrics) else f"{name} in {' and '.join(metrics)}"
+        for name, metrics in lacking.items()
+    )
+    if lacking:
         yield f"too few pairs to tell (fewer than {_FEWEST}): {', '.join(steps)}"
     if found.contended:
         yield f"{found.contended} of {found.trials} trials were measured beside other work"

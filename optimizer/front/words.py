@@ -7,7 +7,8 @@ from optimizer.front.front import Candidate, Front
 from search_spaces.deployment import Deployment, plain_rate
 from search_spaces.metrics import METRICS
 from trials.measurement import Estimate
-from trials.outcome import Failed, Infeasible
+from trials.measuring.load import CONTENDED
+from trials.outcome import Completed, Failed, Infeasible
 
 _SIGNIFICANT = 3
 _THOUSAND = 999.5  # rounds to 1,000
@@ -86,6 +87,7 @@ def summary_of_front(front: Front) -> Iterator[str]:
     if front.candidates:
         yield from _legend(front)
         yield f"hypervolume {front.hypervolume:.3f} of the box around the measured deployments"
+        yield from _cautions(front)
     reasons: dict[str, int] = {}
     for record in (*front.infeasible, *front.failed):
         assert isinstance(record.outcome, Infeasible | Failed)
@@ -93,6 +95,17 @@ def summary_of_front(front: Front) -> Iterator[str]:
         reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
         yield f"{count} × {reason}"
+
+
+def _cautions(front: Front) -> Iterator[str]:
+    outcomes = [one.record.outcome for one in front.candidates]
+    busy = sum(isinstance(one, Completed) and CONTENDED in one.flags for one in outcomes)
+    if busy:
+        yield (
+            f"{busy} of these {len(outcomes)} were measured while other work took the processor: "
+            "their speeds may be too low by more than the intervals say; `trifront certify` "
+            "measures them again"
+        )
 
 
 def why_empty(front: Front, *, trials: int) -> str:
