@@ -13,9 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.request import urlopen
 
+from optimizer.addresses import without_secrets
 from optimizer.errors import OptimizerError, TrackingError
 from optimizer.study.storage import existing_storage, public_url
-from optimizer.tracking.destination import check_uri, public_uri
+from optimizer.tracking.destination import check_uri
 from optimizer.wiring import Place
 from trials.backends.catalog import BACKENDS, backend_named
 from trials.errors import TrialError
@@ -171,7 +172,7 @@ def _places(place: Place, mlflow: str | None) -> Iterator[Finding]:
     else:
         yield _tried("storage", public_url(place.url), lambda: existing_storage(place.url))
     if mlflow is not None:
-        yield _tried("tracking", public_uri(mlflow), lambda: _reach(mlflow))
+        yield _tried("tracking", without_secrets(mlflow), lambda: _reach(mlflow))
 
 
 def _tried(name: str, detail: str, look: Callable[[], object]) -> Finding:
@@ -211,6 +212,6 @@ def _reach(uri: str) -> None:
             answer.read()
     except OSError as error:
         raise TrackingError(
-            f"MLflow {public_uri(uri)} does not answer: {getattr(error, 'reason', error)}",
+            f"MLflow {without_secrets(uri)} does not answer: {getattr(error, 'reason', error)}",
             hint="start the server, or correct the URI",
         ) from error

@@ -108,6 +108,7 @@ def _print(synced: "tuple[Synced, ...]") -> None:
             typer.echo(f"  {name}: {why}")
         if one.problem:
             typer.echo(f"trifront: {one.problem}", err=True)
-            typer.echo(f"  {one.hint}", err=True)
+            if one.hint:
+                typer.echo(f"  {one.hint}", err=True)
     if not synced:
         typer.echo("nothing waits: no search of this workspace has told MLflow anything yet")

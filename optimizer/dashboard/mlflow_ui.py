@@ -18,9 +18,10 @@ from threading import Event, Thread
 from time import monotonic, sleep
 from typing import IO
 
+from optimizer.addresses import without_secrets
 from optimizer.errors import OptimizerError, TrackingError, UsageError
 from optimizer.study.storage import public_url
-from optimizer.tracking.destination import check_uri, public_uri
+from optimizer.tracking.destination import check_uri
 
 _HOST = "127.0.0.1"
 _PATIENCE_S = 90.0  # it imports for seconds, for longer on a busy machine
@@ -99,7 +100,7 @@ def _database_errors(uri: str) -> Iterator[None]:
     except (SQLAlchemyError, ImportError) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise TrackingError(
-            f"MLflow {public_uri(uri)}: {cause}",
+            f"MLflow {without_secrets(uri)}: {cause}",
             hint="see that the server runs and the URI is right",
         ) from error
 

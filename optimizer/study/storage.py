@@ -4,7 +4,6 @@ SQLite lets one process write at a time; the others wait for a minute at most be
 the database is locked. A URL may ask for another patience: ``sqlite:///studies.db?timeout=5``.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from filelock import FileLock, Timeout
 
+from optimizer.addresses import without_secrets
 from optimizer.errors import StorageError
 from optimizer.study.turns import turn_to_open
 from optimizer.workspace import Workspace, writing
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 _SQLITE_TIMEOUT_S = 60.0  # several processes write in turn; SQLite's own 5 s is too short
-_SECRET = re.compile(r"((?:pass|password|passwd|sslpassword)=)[^&]*", re.IGNORECASE)
 _HINTS = (
     (
         "locked",
@@ -215,10 +214,5 @@ def _hint(cause: str) -> str:
 
 def public_url(url: str) -> str:
     """Hide the password of a URL, and what may be one in a URL that is wrong."""
-    scheme, separator, rest = url.partition("://")
-    people, at, place = (rest if separator else url).rpartition("@")
-    user, colon, _ = people.partition(":")
-    place = _SECRET.sub(r"\1***", place)
-    if not separator:
-        return repr(place)
-    return f"{scheme}://{user}{colon and ':***'}{at}{place}"
+    shown = without_secrets(url, shows_user=True)
+    return shown if "://" in url else repr(shown)

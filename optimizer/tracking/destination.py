@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from optimizer.addresses import without_secrets
 from optimizer.errors import TrackingError, UsageError
 from optimizer.tracking.database import artifacts_beside
 from optimizer.workspace import Workspace, write_atomically
@@ -29,7 +30,6 @@ _SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SQLITE = "sqlite:///"
 _FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # MLflow's own word
-_SECRET = re.compile(r"((?:password|passwd|pass|sslpassword|token)=)[^&]*", re.IGNORECASE)
 _FOLDER_FORM = re.compile("[0-9a-f]{16}")
 
 
@@ -75,7 +75,7 @@ def destination_of(uri: str | None, workspace: Workspace) -> Destination:
     """Name the MLflow of a tracking URI; None is the workspace's own database."""
     own = f"{_SQLITE}{workspace.mlflow.resolve()}"
     resolved = own if uri is None else _resolved(uri)
-    name = public_uri(resolved)
+    name = without_secrets(resolved)
     known_as = _OWN if resolved == own else name
     return Destination(
         uri=resolved,
@@ -136,18 +136,9 @@ def check_uri(uri: str | None) -> None:
     else:
         problem = f"there is no tracking by {scheme!r}"
     raise UsageError(
-        f"MLflow {public_uri(uri)}: {problem}",
+        f"MLflow {without_secrets(uri)}: {problem}",
         hint="write http://host:port, sqlite:///mlflow.db, or none",
     )
-
-
-def public_uri(uri: str) -> str:
-    """Hide user, password and what a query holds of secrets."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator or rest.startswith("/"):  # a path: nobody logs in there
-        return uri
-    place = _SECRET.sub(r"\1***", rest.rpartition("@")[2])
-    return f"{scheme}://{place}"
 
 
 def _resolved(uri: str) -> str:

@@ -207,6 +207,8 @@ class SpoolingTracker:
             )
             if label not in waiting and (entry is None or lacks_blocks):
                 missing.append(record)
+                if entry is None:  # whatever was said of its verdict found no run to say it of
+                    self._known.discard(f"verdict-{record.uid}")
         return missing
 
     def _put_trial(self, record: TrialRecord, point: GrowthPoint) -> None:

@@ -28,7 +28,7 @@ from optimizer.tracking.messages import (
     TrialEnded,
     VerdictGiven,
 )
-from optimizer.tracking.spool import Spool
+from optimizer.tracking.spool import Spool, label_of
 from optimizer.tracking.tracker import SpoolingTracker
 from optimizer.tracking.trial_files import files_of_trial
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace
@@ -251,6 +251,25 @@ def test_verdicts_and_engines_are_told_once(
     ended(study, again, searched(study, workspace, again, trials=3))
 
     assert kinds(destination) == ["search", "front", "end"]
+
+
+def test_verdict_on_a_trial_that_was_not_heard_of_is_told_again(
+    study: SearchStudy, workspace: Workspace, destination: Destination, made: Made
+) -> None:
+    """Somebody removed the record of the trial, so its verdict found no run to be told of."""
+    tracker, spool = made(), Spool(destination.folder)
+    ended(study, tracker, searched(study, workspace, tracker, trials=3))
+    judged = {one.uid for one in messages(destination) if isinstance(one, VerdictGiven)}
+    uid = min(judged)
+    (lost,) = (name for name in spool.waiting() if label_of(name) == f"trial-{uid}")
+    spool.remove(lost)
+    deliver(destination)
+
+    again = made()
+    ended(study, again, searched(study, workspace, again, trials=3))
+
+    told = [one for one in messages(destination) if isinstance(one, VerdictGiven | TrialEnded)]
+    assert [(one.kind, one.uid) for one in told] == [("trial", uid), ("verdict", uid)]
 
 
 def test_engine_goes_along_with_the_first_trial_that_measured_it(
