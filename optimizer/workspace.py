@@ -34,6 +34,7 @@ BLOCKS_FORMAT = 1
 STORE_LIMIT_BYTES = 10 * 1024**3  # beyond it the least recently used entries go
 
 _METADATA = b"trifront"
+_OURS = "--workspace"  # where we make folders as we need them
 _STAMPS = ("due_s", "start_s", "end_s", "batch")  # columns and fields alike
 
 
@@ -108,10 +109,12 @@ def writing(path: Path, *, option: str = "--workspace") -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        pruning = "; `trifront store prune` drops stored engines" if option == _OURS else ""
         hint = {
-            errno.ENOSPC: "free some space; `trifront store prune` drops stored engines",
-            errno.EDQUOT: "free some of your quota; `trifront store prune` drops stored engines",
-            errno.EFBIG: "free some of your quota; `trifront store prune` drops stored engines",
+            errno.ENOENT: f"make the folder first, or choose another {option}",
+            errno.ENOSPC: f"free some space{pruning}",
+            errno.EDQUOT: f"free some of your quota{pruning}",
+            errno.EFBIG: f"free some of your quota{pruning}",
             errno.EROFS: f"choose a folder that you may write with {option}",
             errno.EACCES: f"choose a folder that you may write with {option}",
             errno.EEXIST: f"a file is in the way; choose another {option}",
@@ -138,7 +141,8 @@ def write_atomically(path: Path, content: bytes, *, option: str = "--workspace")
         WorkspaceError: It cannot be written; nothing is left behind.
     """
     with writing(path, option=option):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if option == _OURS:  # the folder of a file that a user names may be misspelt
+            path.parent.mkdir(parents=True, exist_ok=True)
         draft, lock = _draft_of(path), _lock_of(path)
         with locked(lock):
             draft.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """``trifront effect``: what changing one axis alone does."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
+    PlotOption,
     StorageOption,
     StudyOption,
     WorkspaceOption,
@@ -33,9 +33,7 @@ def effect(
             show_default="neighbours, or the first name",
         ),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw it into a PNG file.", dir_okay=False)
-    ] = None,
+    plot: PlotOption = None,
     study: StudyOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,
@@ -65,7 +63,9 @@ def effect(
     value = None if against is None else value_named(against, chosen)
     the_effect = effect_of(chosen, found.records(), names, against=value)
     if plot is not None:
-        write_atomically(plot, png_of_effect(the_effect, f"{found.name}: {axis} alone"))
+        write_atomically(
+            plot, png_of_effect(the_effect, f"{found.name}: {axis} alone"), option="--plot"
+        )
     if json:
         _echo_json({"study": found.name, **data_of_effect(the_effect)})
         return

@@ -9,6 +9,7 @@ from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
     ObjectivesOption,
+    PlotOption,
     StorageOption,
     StudyOption,
     TrialArgument,
@@ -39,9 +40,7 @@ def front(
         str | None,
         typer.Option(help="Rank by what matters first, e.g. accuracy.", metavar="METRIC,…"),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the front into a PNG file.", dir_okay=False)
-    ] = None,
+    plot: PlotOption = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write every trial into a CSV file.", dir_okay=False)
     ] = None,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optimizer.cli.values import png_file
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -71,6 +73,9 @@ MlflowOption = Annotated[
         help="MLflow tracking URI; `none` for a search without.",
         show_default="SQLite in the workspace",
     ),
+]
+PlotOption = Annotated[
+    Path | None, typer.Option(help="Draw it into a PNG file.", dir_okay=False, callback=png_file)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -1,6 +1,5 @@
 """``trifront saturate``: how far a deployment can be loaded."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
+    PlotOption,
     StorageOption,
     StudyOption,
     TrialArgument,
@@ -43,9 +43,7 @@ def saturate(
             help="About how long it may take, such as 90s or 3m.",
         ),
     ] = "60s",  # type: ignore[assignment] # the parser makes the float
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the curves into this PNG file.", dir_okay=False)
-    ] = None,
+    plot: PlotOption = None,
     study: StudyOption = None,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,
@@ -76,7 +74,7 @@ def saturate(
     order = SaturateOrder(slo=tuple(slo or ()), time_s=time)
     result = saturate(record_named(trial, found), found, place, order, on_step=_tell)
     if plot is not None:
-        write_atomically(plot, png_of_saturation(result))
+        write_atomically(plot, png_of_saturation(result), option="--plot")
         _tell(f"drawn: {plot}")
     _report(result, json=json)
 

@@ -1,6 +1,7 @@
 """Values that users write in options of several commands, and the code that a gate ends with."""
 
 import re
+from pathlib import Path
 
 import typer
 
@@ -33,3 +34,14 @@ def percent(text: str) -> float:
     if not 0 < share < 1:
         raise typer.BadParameter(f"{text!r} is no share; write one such as 10%")
     return share
+
+
+def png_file(path: Path | None) -> Path | None:
+    """See that a picture is called what it is.
+
+    Raises:
+        typer.BadParameter: Its name ends otherwise than in .png.
+    """
+    if path is not None and path.suffix.lower() != ".png":
+        raise typer.BadParameter(f"'{path}' is no name of a PNG file; write {path.stem}.png")
+    return path

@@ -66,7 +66,7 @@ def existing_storage(url: str) -> optuna.storages.RDBStorage:
     with storage_errors(url):
         file = _sqlite_file(url)
         if file is None:
-            _connect(url)
+            say_hello(url)
         elif not file.is_file():
             raise StorageError(
                 f"there is no study storage {file}",
@@ -96,7 +96,7 @@ def check_reachable(url: str) -> None:
     with storage_errors(url):
         file = _sqlite_file(url)
         if file is None:
-            _connect(url)
+            say_hello(url)
             return
         _patience_s(url)
         if not file.parent.is_dir():
@@ -196,8 +196,12 @@ def _engine_options(url: str) -> dict[str, Any]:
     return {"connect_args": {"timeout": _patience_s(url)}}
 
 
-def _connect(url: str) -> None:
-    """Say hello and good-bye to a server."""
+def say_hello(url: str) -> None:
+    """Connect to a database server and leave it again.
+
+    Raises:
+        SQLAlchemyError: It does not answer, or refuses.
+    """
     from sqlalchemy import create_engine
 
     engine = create_engine(url)

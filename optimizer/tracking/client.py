@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from optimizer.front.histogram import png_of_latencies
+from optimizer.study.storage import say_hello
 from optimizer.tracking.complaints import tracking_errors
 from optimizer.tracking.database import legacy_tables, make_sqlite, move_artifacts
-from optimizer.tracking.destination import Destination
+from optimizer.tracking.destination import Destination, is_server_database
 from optimizer.tracking.engines import Engines
 from optimizer.tracking.logged_models import LoggedModels
 from optimizer.tracking.publisher import Publisher
@@ -48,6 +49,8 @@ def open_client(destination: Destination) -> "MlflowClient":
         os.environ.setdefault(variable, value)
     plain = _without_password(destination)
     with legacy_tables(), tracking_errors(plain):
+        if is_server_database(plain.uri):
+            say_hello(plain.uri)  # MLflow itself tries for most of a minute
         make_sqlite(plain.uri)
         if plain.own:
             move_artifacts(plain.uri)

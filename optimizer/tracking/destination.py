@@ -155,5 +155,10 @@ def _is_database(uri: str) -> bool:
     return uri.partition(":")[0].partition("+")[0] in _DATABASES
 
 
+def is_server_database(uri: str) -> bool:
+    """Tell whether a tracking URI is of a database that a server keeps."""
+    return _is_database(uri) and not uri.startswith("sqlite")
+
+
 def _is_folder(uri: str) -> bool:
     return uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks"))

@@ -148,10 +148,15 @@ class TrialEnded:
 @_STRICT
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictGiven:
-    """What the report split says of a trial."""
+    """What the report split says of a trial.
+
+    Attributes:
+        datasets: The split with its digest.
+    """
 
     uid: str
     metrics: Metrics
+    datasets: Pairs = ()
     kind: Literal["verdict"] = "verdict"
 
 

@@ -208,6 +208,7 @@ class Publisher:
         if not new:
             return "found"
         self.runs.log(run.info.run_id, metrics=new, time_ms=run.info.end_time or 0)
+        self.runs.log_datasets(run.info.run_id, told.datasets)
         return "delivered"
 
     def _front(self, place: _Address, told: FrontFound) -> Result:

@@ -132,7 +132,8 @@ def content_of_verdict(uid: str, quality: Quality) -> VerdictGiven:
     pairs = (
         pair for name, estimate in quality.scores for pair in _ends(f"report.{name}", estimate)
     )
-    return VerdictGiven(uid=uid, metrics=_finite(pairs))
+    digest = quality.split_digest
+    return VerdictGiven(uid=uid, metrics=_finite(pairs), datasets=((quality.split, digest),))
 
 
 def device_of(outcome: Outcome, backend: str) -> str:

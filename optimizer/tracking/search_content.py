@@ -24,7 +24,7 @@ from trials.outcome import Completed
 
 EndStatus: TypeAlias = Literal["FINISHED", "KILLED"] | None
 
-HYPERVOLUME = "hypervolume"
+HYPERVOLUME = "hypervolume_fixed"  # `front` tells another, a share of a box that grows
 PICTURE = "front.png"
 
 _MS_PER_S = 1e3

@@ -609,3 +609,21 @@ def test_model_of_two_inputs_of_two_types_goes_from_init_to_export(
     assert "input_ids as int64, pixels as float32, floats times 0.00392" in readme
     assert '"input_ids": stored["inputs.input_ids"]' in readme
     assert nowhere("verify", "deploy", "--sessions", "0").code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "said"),
+    [
+        ("--plot", "front.pdf", "is no name of a PNG file; write front.png"),
+        ("--plot", "misspelt/front.png", "make the folder first"),
+        ("--csv", "misspelt/trials.csv", "make the folder first"),
+    ],
+)
+def test_file_that_a_user_names_is_written_there_or_not_at_all(
+    here: Command, tmp_path: Path, option: str, place: str, said: str
+) -> None:
+    ran = here("front", option, str(tmp_path / place))
+
+    assert ran.code != 0
+    assert said.replace(" ", "") in "".join(ran.err.split()).replace("│", "")
+    assert list(tmp_path.iterdir()) == []

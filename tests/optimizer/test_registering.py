@@ -203,3 +203,31 @@ def test_server_that_is_down_is_said_so(exported: Path, tmp_path: Path) -> None:
 
     assert isinstance(caught.value, TrackingError)
     assert "server runs" in caught.value.hint
+
+
+class SomebodyElse:
+    """An MLflow client that is overtaken: another makes the same version a moment before."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def create_model_version(self, *args: object, **options: object) -> object:
+        self._client.create_model_version(*args, **options)
+        return self._client.create_model_version(*args, **options)
+
+
+def test_of_two_that_register_at_once_the_earlier_version_stays(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optimizer.tracking.client as opening
+
+    open_client: Callable[..., Any] = opening.open_client
+    monkeypatch.setattr(opening, "open_client", lambda where: SomebodyElse(open_client(where)))
+
+    made = register(deployed.folder, deployed.own.destination, name="digits")
+
+    assert made.version == 1
+    assert [int(version.version) for version in deployed.versions()] == [1]

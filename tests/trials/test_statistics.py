@@ -381,3 +381,19 @@ def test_limit_on_the_side_of_the_long_tail_lies_further_out() -> None:
     assert found.low is not None
     assert math.log(found.high / found.value) > 1.3 * math.log(found.value / found.low)
     assert width(found) > width(before)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9])
+def test_upper_limit_of_a_lesser_percentile_is_no_further_than_that_of_a_p99(p: float) -> None:
+    """Most blocks are alike, and few hold slow requests: the limits move out to that side."""
+    bounded = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        slow = 1 + 2 * (random.random(20) < 0.1)
+        lists = [1e-3 * each * np.exp(0.1 * random.standard_normal(250)) for each in slow]
+        lesser, tail = quantiles(blocks_of(lists), (p, 0.99))
+        if tail.high is not None:
+            bounded += 1
+            assert lesser.high is not None
+            assert lesser.high <= tail.high
+    assert bounded > 10

@@ -33,6 +33,7 @@ _Z = 1.959963984540054  # normal quantile at 0.975
 _FURTHEST = math.log(1e3)  # a limit more than a thousandfold away is no limit
 # beyond, the last few samples decide, and a limit moved outwards is mostly no limit
 _BODY = (0.05, 0.95)
+_TAIL = 0.99
 
 
 def quantile(blocks: Sequence[Block], p: float) -> Estimate:
@@ -218,16 +219,25 @@ def _quantile(
     value = order_statistic(pooled, p)
     if len(blocks) < MIN_BLOCKS:
         return Estimate(value=value, low=None, high=None)
-    sizes = np.array([block.latencies_s.size for block in blocks])
-    below = np.array([np.count_nonzero(block.latencies_s <= value) for block in blocks])
-    spread = spreading(below / sizes, sizes / n)
+    spread = _spread_below(blocks, value, spreading)
     share_low, share_high = _shares(spread, p, requests=n, confidence=confidence)
+    if spread.skewness < 0 and _BODY[0] <= p <= _BODY[1]:
+        # moved outwards it may lie beyond any sample; it need not lie beyond that of a p99
+        tail = _spread_below(blocks, order_statistic(pooled, _TAIL), spreading)
+        share_high = min(share_high, _shares(tail, _TAIL, requests=n, confidence=confidence)[1])
     low, high = math.floor(n * share_low), n * share_high
     return Estimate(
         value=value,
         low=float(pooled[low - 1]) if low >= 1 else None,
         high=float(pooled[math.ceil(high) - 1]) if high <= n - 1 else None,
     )
+
+
+def _spread_below(blocks: Sequence[Block], value: float, spreading: Spreading) -> Spread:
+    """Read the spread between blocks of the share of requests that do not exceed a latency."""
+    sizes = np.array([block.latencies_s.size for block in blocks])
+    below = np.array([np.count_nonzero(block.latencies_s <= value) for block in blocks])
+    return spreading(below / sizes, sizes / sizes.sum())
 
 
 def _shares(spread: Spread, p: float, *, requests: int, confidence: float) -> tuple[float, float]:
