@@ -32,6 +32,7 @@ from scipy import signal, stats
 from trials.measurement import Block, Estimate
 from trials.measuring.spread import METHOD
 from trials.measuring.statistics import mean_latency, quantiles, throughput
+from trials.measuring.steadiness import has_level_shift
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -112,6 +113,17 @@ def heavy(random: np.random.Generator, shape: Shape) -> Floats:
     return latencies + np.where(random.random(latencies.shape) < 0.02, waits, 0.0)  # noqa: PLR2004
 
 
+def stepping(random: np.random.Generator, shape: Shape, *, begin: float, end: float) -> Floats:
+    """Independent requests, 10 % slower in one part of the measurement."""
+    at = np.arange(shape.blocks) / shape.blocks
+    return independent(random, shape) * np.where((at >= begin) & (at < end), 1.1, 1.0)[:, None]
+
+
+STEPS: dict[str, Process] = {
+    "10 % in the middle": partial(stepping, begin=0.5, end=1.0),
+    "10 % in the last fifth": partial(stepping, begin=0.8, end=1.0),
+    "10 % for three tenths": partial(stepping, begin=0.4, end=0.7),
+}
 PROCESSES: dict[str, Process] = {
     "iid": independent,
     "AR(1)": autoregressive,
@@ -254,6 +266,16 @@ def lines(repetitions: int, shape: Shape) -> Iterator[str]:
             yield f"{process_name:12s} {NAMES[at]:10s} {'  '.join(cells)}"
 
 
+def jumps(repetitions: int, shape: Shape) -> Iterator[str]:
+    """Write how often a measurement is flagged as one whose level jumped."""
+    for number, (name, process) in enumerate((PROCESSES | STEPS).items()):
+        flagged = [
+            has_level_shift(blocks_of(process(np.random.default_rng((number, each)), shape)))
+            for each in range(repetitions)
+        ]
+        yield f"{name:24s} {np.mean(flagged):6.1%}"
+
+
 def cell(found: list[Interval | None], truth: float) -> str:
     """Write coverage and relative width."""
     intervals = [interval for interval in found if interval is not None]
@@ -278,6 +300,9 @@ def main() -> None:
         f"requests; coverage of 95 % intervals (median half-width); load {os.getloadavg()[0]:.1f}"
     )
     for line in lines(arguments.repetitions, shape):
+        print(line, flush=True)
+    print("flagged as a jump of the level:")
+    for line in jumps(arguments.repetitions, shape):
         print(line, flush=True)
 
 

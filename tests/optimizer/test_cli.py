@@ -612,17 +612,19 @@ def test_model_of_two_inputs_of_two_types_goes_from_init_to_export(
 
 
 @pytest.mark.parametrize(
-    ("option", "place", "said"),
+    ("named", "said"),
     [
-        ("--plot", "front.pdf", "is no name of a PNG file; write front.png"),
-        ("--plot", "misspelt/front.png", "make the folder first"),
-        ("--csv", "misspelt/trials.csv", "make the folder first"),
+        (("--plot", "front.pdf"), "is no name of a PNG file; write front.png"),
+        (("--plot", "misspelt/front.png"), "make the folder first"),
+        (("--csv", "misspelt/trials.csv"), "make the folder first"),
     ],
 )
 def test_file_that_a_user_names_is_written_there_or_not_at_all(
-    here: Command, tmp_path: Path, option: str, place: str, said: str
+    here: Command, tmp_path: Path, named: tuple[str, str], said: str
 ) -> None:
-    ran = here("front", option, str(tmp_path / place))
+    option, name = named
+
+    ran = here("front", option, str(tmp_path / name))
 
     assert ran.code != 0
     assert said.replace(" ", "") in "".join(ran.err.split()).replace("│", "")
