@@ -377,6 +377,7 @@ def template_of(stage: Stage, root: Path, walk: Walk) -> Path:
     (root / "empty").mkdir(exist_ok=True)
     stage.set_up(root / "empty")
     (stage.folder / "tiny.yaml").write_text(SPACE, encoding="utf-8")
+    (stage.folder / "out").mkdir()  # what is named is not made silently
     for command in walk.before:
         ran = stage.run(tuple(command.split()))
         if ran.code:

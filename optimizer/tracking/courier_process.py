@@ -135,9 +135,9 @@ def _delivery(order: Order, passage: Passage, teller: Teller) -> "Delivery":
             teller.step_taken(delivery.tally)
 
     def opened() -> "Publisher":
-        from optimizer.tracking.client import open_publisher
+        with step():  # to import it is work too
+            from optimizer.tracking.client import open_publisher
 
-        with step():
             return open_publisher(destination, step)
 
     # only what concerns MLflow counts as a step forward; looking for records does not

@@ -1,6 +1,7 @@
 """Speeds measured anew: sessions that others disturbed are repeated, and never decide against."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,10 +87,13 @@ def test_better_than_a_disturbed_measurement_is_undecided() -> None:
     assert verdicts(faster, busy=True) == {Verdict.UNDECIDED}
 
 
-def test_equivalent_is_equivalent_however_busy_the_machine() -> None:
-    same = Sessions(blocks=session(1.0).blocks, contended=True, repeated=3)
+@pytest.mark.parametrize(("new", "old"), [(True, False), (False, True), (True, True)])
+def test_equivalent_on_a_disturbed_machine_is_undecided(*, new: bool, old: bool) -> None:
+    """Whoever was disturbed may be the better one when it is not."""
+    same = Sessions(blocks=session(1.0).blocks, contended=new, repeated=3)
 
-    assert verdicts(same, busy=True) == {Verdict.EQUIVALENT}
+    assert verdicts(replace(same, contended=False)) == {Verdict.EQUIVALENT}
+    assert verdicts(same, busy=old) == {Verdict.UNDECIDED}
 
 
 def test_speeds_are_those_that_were_wanted_each_once() -> None:
