@@ -54,6 +54,7 @@ def search(
     storage: str | None = None,
     mlflow: str | None = None,
     repeat: bool = False,
+    sentinel: bool = True,
 ) -> Study:
     """Search a space, or go on with its study; progress goes to standard error.
 
@@ -69,6 +70,7 @@ def search(
         storage: Optuna storage URL; SQLite in the workspace unless told.
         mlflow: MLflow tracking URI, or ``none``; SQLite in the workspace unless told.
         repeat: Allow deployments that were measured before.
+        sentinel: Measure one deployment again and again, to see whether the machine drifts.
 
     Raises:
         SpaceError: A space file that cannot be meant.
@@ -90,6 +92,7 @@ def search(
         seed=seed,
         repeats=repeat,
         mlflow=mlflow,
+        sentinel=sentinel,
     )
     place = place_at(Path(workspace), storage)
     # lines, as in a log: a panel that redraws itself fills a notebook with its every state

@@ -166,6 +166,7 @@ class ListeningView:
 
     notes: list[str] = field(default_factory=list)
     records: list[TrialRecord] = field(default_factory=list)
+    fronts: list[Front] = field(default_factory=list)
 
     def began(self, number: int, deployment: Deployment) -> None:
         """Hear that a trial begins."""
@@ -177,6 +178,7 @@ class ListeningView:
         """Remember the record."""
         assert front.objectives
         self.records.append(record)
+        self.fronts.append(front)
 
     def note(self, text: str) -> None:
         """Remember the note."""
@@ -216,6 +218,11 @@ class ListeningQuiet:
     """A gate that notes when it is shut and opened, among what else a test notes."""
 
     heard: list[str] = field(default_factory=list)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether it is shut now."""
+        return self.heard[-1:] == ["shut"]
 
     def shut(self) -> None:
         """Note it."""

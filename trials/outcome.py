@@ -21,6 +21,7 @@ from trials.measurement import (
     Speed,
     exact,
 )
+from trials.measuring.sentinel import Sighting
 
 _MEMORY = "peak_memory_mb"
 _MS_PER_S = 1e3
@@ -46,6 +47,7 @@ class Completed:
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
         queueing: Where latency went under an open loop; None under a closed one.
         quiet: How quiet the machine was; None in a record of an earlier version.
+        sentinel: How the sentinel last was before this trial; None where there was none yet.
     """
 
     deployment: Deployment
@@ -59,6 +61,7 @@ class Completed:
     blocks: tuple[Block, ...] = ()
     queueing: Queueing | None = None
     quiet: Quiet | None = None
+    sentinel: Sighting | None = None
     state: Literal["completed"] = "completed"
 
     def metric(self, name: str) -> Estimate:

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Literal
 
 from search_spaces.deployment import Deployment
-from search_spaces.space import SearchSpace
+from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.backend import Engine, Tensors
 from trials.bench import Bench, Prepared
 from trials.data.dataset import Split, request_batches
@@ -76,8 +76,15 @@ def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Out
         )
 
 
-def measure_speed(deployment: Deployment, bench: Bench) -> Driven:
+def measure_speed(
+    deployment: Deployment, bench: Bench, *, plan: MeasuringPlan | None = None
+) -> Driven:
     """Measure a deployment's speed, and nothing else of it.
+
+    Args:
+        deployment: A point of the bench's space, or beside one.
+        bench: The opened space.
+        plan: How long and how well; None for the space's own.
 
     Raises:
         TrialError: The engine cannot be built, loaded or run, or cannot keep up with its load.
@@ -87,7 +94,9 @@ def measure_speed(deployment: Deployment, bench: Bench) -> Driven:
     engine = bench.backend.load(prepared.engine.path, deployment)
     try:
         requests = [feeds(batch, engine.inputs, source=bench.space.source) for batch in batches]
-        return drive_deployment(engine, requests, deployment=deployment, plan=bench.space.plan)
+        return drive_deployment(
+            engine, requests, deployment=deployment, plan=plan or bench.space.plan
+        )
     finally:
         engine.close()
 

@@ -57,6 +57,13 @@ def search(
     repeat: Annotated[
         bool, typer.Option("--repeat", help="Allow deployments that were measured before.")
     ] = False,
+    sentinel: Annotated[
+        bool,
+        typer.Option(
+            help="Measure one deployment again and again, 5 % of the time, to see whether the "
+            "machine drifts."
+        ),
+    ] = True,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,
     mlflow: MlflowOption = None,
@@ -90,6 +97,7 @@ def search(
         seed=seed,
         repeats=repeat,
         mlflow=mlflow,
+        sentinel=sentinel,
     )
     with searched(order, place_at(workspace, storage), Console(stderr=True)) as (finished, found):
         if json:

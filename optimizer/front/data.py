@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from io import StringIO
 
+from optimizer.front.drifting import watches_of
 from optimizer.front.front import Candidate, Front
 from optimizer.study.records import TrialRecord
 from search_spaces.deployment import Scalar
@@ -28,6 +29,17 @@ def data_of_front(front: Front, verdicts: Mapping[int, Quality]) -> dict[str, ob
         "knee": None if front.knee is None else front.knee.number,
         "hypervolume": front.hypervolume,
         "certified": front.certified,
+        "drift": [
+            {
+                "sentinel": dict(watch.sentinel.axes()),
+                "sightings": watch.sightings,
+                "trials": watch.trials,
+                "least_ratio": watch.fastest.value,
+                "largest_ratio": watch.slowest.value,
+                "doubtful": list(watch.doubtful),
+            }
+            for watch in watches_of(front.measured)
+        ],
         "counts": {
             "front": len(front.members),
             "ties": len(front.ties),

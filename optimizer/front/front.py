@@ -80,6 +80,11 @@ class Front:
         """Who is not a member, but not beaten for certain, in order of the first objective."""
         return tuple(one.record for one in self.candidates if not one.is_member)
 
+    @property
+    def measured(self) -> tuple[TrialRecord, ...]:
+        """Whose numbers are known, wherever they stand."""
+        return (*(one.record for one in self.candidates), *self.dominated, *self.missed)
+
     def candidate(self, record: TrialRecord) -> Candidate | None:
         """Return what is said of a record, None where it is not on the front in any way."""
         return next((one for one in self.candidates if one.record.number == record.number), None)

@@ -8,6 +8,7 @@ from optimizer.front.front import Candidate, Front
 from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
 from trials.measurement import Estimate, Quality, Queueing, Quiet
+from trials.measuring.sentinel import Sighting, level_of
 from trials.outcome import Completed
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def topics_of_trial(
         yield "under its open load", list(_queueing(outcome.queueing))
     if outcome.quiet is not None and outcome.flags:
         yield "how quiet the machine was", list(_of_quiet(outcome.quiet, outcome.speed.blocks))
+    if outcome.sentinel is not None:
+        yield "the sentinel before it", list(_of_sentinel(outcome.sentinel, record.started_s))
     if verdict is not None:
         yield f"on the report split, {verdict.samples:,} samples", _written(verdict.scores)
         yield from _by_cohort(verdict)
@@ -143,6 +146,12 @@ def _of_quiet(quiet: Quiet, blocks: int) -> Iterator[tuple[str, str]]:
     yield "blocks measured again for that", str(quiet.repeated_blocks)
     if quiet.cpu_s_per_request is not None:
         yield "CPU time per request, at most [ms]", number(quiet.cpu_s_per_request * 1e3)
+
+
+def _of_sentinel(sighting: Sighting, began_s: float) -> Iterator[tuple[str, str]]:
+    yield "deployment", short(sighting.deployment)
+    yield "mean latency of a block [ms]", text_of(level_of(sighting).scaled(1e3))
+    yield "measured before [s]", f"{max(0.0, began_s - sighting.at_s):.0f}"
 
 
 def _written(estimates: Iterable[tuple[str, Estimate]]) -> list[tuple[str, str]]:

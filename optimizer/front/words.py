@@ -1,8 +1,9 @@
 """Numbers, intervals, deployments and whole fronts in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from optimizer.front.certainty import Verdict
+from optimizer.front.drifting import Watch, watches_of
 from optimizer.front.front import Candidate, Front
 from search_spaces.deployment import Deployment, plain_rate
 from search_spaces.metrics import METRICS
@@ -13,6 +14,7 @@ from trials.outcome import Completed, Failed, Infeasible
 _SIGNIFICANT = 3
 _THOUSAND = 999.5  # rounds to 1,000
 _TIES_SHOWN = 2
+_TRIALS_SHOWN = 6
 _SURE = 0.995  # rounds to 100 %
 
 
@@ -106,6 +108,24 @@ def _cautions(front: Front) -> Iterator[str]:
             "their speeds may be too low by more than the intervals say; `trifront certify` "
             "measures them again"
         )
+    for watch in watches_of(front.measured):
+        if watch.doubtful:
+            yield _drifted(watch)
+
+
+def _drifted(watch: Watch) -> str:
+    took = f"{text_of(watch.fastest)} to {text_of(watch.slowest)}"
+    return (
+        f"{len(watch.doubtful)} of {watch.trials} trials were measured while the machine was not "
+        f"as at the begin ({_numbered(watch.doubtful)}): the same deployment, "
+        f"{short(watch.sentinel)}, took {took} times as long; `trifront certify` measures the "
+        "candidates in turns"
+    )
+
+
+def _numbered(trials: Sequence[int]) -> str:
+    shown = ", ".join(map(str, trials[:_TRIALS_SHOWN]))
+    return f"trials {shown}{', …' if len(trials) > _TRIALS_SHOWN else ''}"
 
 
 def why_empty(front: Front, *, trials: int) -> str:

@@ -6,7 +6,7 @@ and delivers its records: the gate is shut while a trial loads and measures.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from traceback import format_exception_only
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from optimizer.front.front import Front, FrontKeeper
 from optimizer.front.of_study import blocks_in
 from optimizer.front.resampling import with_probabilities
 from optimizer.search.budget import Budget
+from optimizer.search.sentinel import Sentinel
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import Asked, SearchStudy
 from optimizer.workspace import Workspace, discard_blocks, save_blocks, sweep_drafts
@@ -78,7 +79,7 @@ class View(Protocol):
         ...
 
     def phase(self, name: str) -> None:
-        """Hear which step the trial is in."""
+        """Hear which step the trial is in, or the search between two trials."""
         ...
 
     def ended(self, record: TrialRecord, front: Front) -> None:
@@ -118,6 +119,7 @@ class Search:
         tracker: Tracker | None,
         quiet: Quiet,
         view: View,
+        sentinel: Sentinel | None = None,
     ) -> None:
         self._study = study
         self._runner = runner
@@ -125,6 +127,7 @@ class Search:
         self._tracker = tracker
         self._quiet = quiet
         self._view = view
+        self._sentinel = sentinel
         self._stopping = False
         self._fronts = FrontKeeper(study.space.objectives, study.space.constraints)
 
@@ -142,9 +145,11 @@ class Search:
         tried = 0
         self._mend()
         self._track_begin()
+        self._watch()  # what an earlier session measured is this one's too
         while isinstance(begun := self._begun(budget), Asked):
             self._one_trial(begun)
             tried += 1
+            self._watch()
         front = with_probabilities(self.front(), blocks_in(self._workspace))
         self._judge(front)
         return Finished(front=front, reason=begun, tried=tried, interrupted=self._stopping)
@@ -188,6 +193,8 @@ class Search:
         try:
             outcome = self._outcome(asked.deployment)
             if isinstance(outcome, Completed):
+                if self._sentinel is not None:
+                    outcome = replace(outcome, sentinel=self._sentinel.last)
                 save_blocks(
                     outcome.blocks, self._workspace.blocks(self._study.uid(asked.trial.number))
                 )
@@ -201,6 +208,22 @@ class Search:
         front = self.front()
         self._view.ended(record, front)
         self._track(lambda tracker: tracker.record(record, front))
+
+    def _watch(self) -> None:
+        """Look where the machine stands, between two trials, where it is time to."""
+        if self._sentinel is None or self._stopping:
+            return
+        records = self._study.records()
+        if not self._sentinel.is_due(records):
+            return
+        self._view.phase("watching the machine")
+        try:
+            self._quiet.shut()
+            self._sentinel.look(records)
+        except TrialError as error:
+            self._view.note(f"the machine is watched no more, for the sentinel: {error}")
+        finally:
+            self._quiet.open()
 
     def _outcome(self, deployment: Deployment) -> Outcome:
         """Run a trial, with nothing beside it from the load of its engine to the last block."""

@@ -12,6 +12,7 @@ from optimizer.search.budget import Budget, tried_deployments
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import check_available, sampler_named
 from optimizer.search.search import Finished, Search, View
+from optimizer.search.sentinel import Sentinel
 from optimizer.search.views import opened_view
 from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
@@ -40,6 +41,7 @@ class SearchOrder:
         study: Name of the study; None for the space's own.
         repeats: Allow deployments that were measured before.
         mlflow: Tracking URI; None for the workspace's own, ``none`` for no tracking.
+        sentinel: Measure one deployment again and again, to see whether the machine drifts.
     """
 
     space: str
@@ -49,6 +51,7 @@ class SearchOrder:
     seed: int
     repeats: bool
     mlflow: str | None
+    sentinel: bool = True
 
 
 @contextmanager
@@ -96,6 +99,7 @@ def searched(
                 tracker=None if telling is None else telling.tracker,
                 quiet=gate,
                 view=view,
+                sentinel=Sentinel(worker.measure, space.plan) if order.sentinel else None,
             )
             with _interruptible(search, worker, view):
                 finished = search.run(order.budget)

@@ -83,7 +83,7 @@ class PanelView:
     def ended(self, record: TrialRecord, front: Front) -> None:
         """Count the deployment and keep the trial's line above the panel."""
         self._front = front
-        self._running = ""
+        self._running = self._phase = ""
         self._began = time.monotonic()
         if record.outcome.deployment not in self._failed:  # else a retry, which costs no trial
             self._progress.advance(self._task)
@@ -116,7 +116,8 @@ class PanelView:
         """Say what goes on at this moment."""
         seconds = f"{time.monotonic() - self._began:.0f} s"
         if not self._running:
-            return f"between trials: keeping the last, choosing the next  {seconds}"
+            doing = self._phase or "keeping the last, choosing the next"
+            return f"between trials: {doing}  {seconds}"
         return f"{self._running}  {self._phase} {seconds}"
 
 

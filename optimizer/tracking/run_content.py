@@ -26,6 +26,7 @@ from optimizer.tracking.messages import (
 )
 from search_spaces.deployment import Precision
 from trials.measurement import Estimate, Quality
+from trials.measuring.sentinel import Sighting, level_of
 from trials.models.precision import needs_calibration
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 
@@ -164,7 +165,12 @@ def _metrics(outcome: Completed, objectives: tuple[str, ...]) -> tuple[tuple[str
     order = (*objectives, *(name for name in metrics if name not in objectives))
     measured = (pair for name in order for pair in _ends(name, metrics[name]))
     costs = ((f"cost.{name}", float(value)) for name, value in asdict(outcome.costs).items())
-    return _finite((*measured, *costs))
+    watched = () if outcome.sentinel is None else tuple(_watched(outcome.sentinel))
+    return _finite((*measured, *costs, *watched))
+
+
+def _watched(sighting: Sighting) -> Iterator[tuple[str, float]]:
+    return _ends("sentinel_ms", level_of(sighting).scaled(1e3))
 
 
 def _ends(name: str, estimate: Estimate) -> Iterator[tuple[str, float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from search_spaces.deployment import Deployment
-from search_spaces.space import SearchSpace
+from search_spaces.space import MeasuringPlan, SearchSpace
 
 if TYPE_CHECKING:
     from trials.references import Wanted
@@ -51,11 +51,13 @@ class Job:
 
     Attributes:
         wanted: How many references ``record`` is to record; None for the other verbs.
+        plan: How ``measure`` is to measure; None for the space's own plan.
     """
 
     verb: Verb
     deployment: Deployment | None = None
     wanted: "Wanted | None" = None
+    plan: MeasuringPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from search_spaces.deployment import Deployment
 from search_spaces.errors import SpaceError
+from search_spaces.space import MeasuringPlan
 from trials.errors import MemoryLimitError, TrialError
 from trials.isolation.messages import (
     Bug,
@@ -61,8 +62,8 @@ class Session(Protocol):
         """Put a deployment's model and engine into the store."""
         ...
 
-    def measure(self, deployment: Deployment) -> "Driven":
-        """Measure the speed of a deployment, and nothing else of it."""
+    def measure(self, deployment: Deployment, plan: MeasuringPlan | None) -> "Driven":
+        """Measure the speed of a deployment, and nothing else of it, by the space's or a plan."""
         ...
 
     def record(self, deployment: Deployment, wanted: "Wanted") -> "Recorded":
@@ -126,7 +127,7 @@ def _done(session: Session, job: Job, connection: Connection) -> object:
         case Verb.PREPARE, Deployment() as deployment:
             return session.prepare(deployment)
         case Verb.MEASURE, Deployment() as deployment:
-            return session.measure(deployment)
+            return session.measure(deployment, job.plan)
         case Verb.RECORD, Deployment() as deployment:
             assert job.wanted is not None
             return session.record(deployment, job.wanted)

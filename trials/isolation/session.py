@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from search_spaces.deployment import Deployment
-from search_spaces.space import SearchSpace
+from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared, open_bench
 from trials.measurement import Quality
 from trials.measuring.load import Driven
@@ -32,9 +32,9 @@ class BenchSession:
         """Put a deployment's model and engine into the store."""
         return self._bench.prepare(deployment)
 
-    def measure(self, deployment: Deployment) -> Driven:
+    def measure(self, deployment: Deployment, plan: MeasuringPlan | None) -> Driven:
         """Measure the speed of a deployment, and nothing else of it."""
-        return measure_speed(deployment, self._bench)
+        return measure_speed(deployment, self._bench, plan=plan)
 
     def record(self, deployment: Deployment, wanted: Wanted) -> Recorded:
         """Describe a deployment's engine and record what it answers to labelled samples."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, cast
 
 from search_spaces.deployment import Deployment
-from search_spaces.space import SearchSpace
+from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.errors import (
     AbandonedError,
     DeadlineError,
@@ -123,14 +123,19 @@ class Worker:
         """
         return cast("Prepared", self._ask(Job(verb=Verb.PREPARE, deployment=deployment)))
 
-    def measure(self, deployment: Deployment) -> "Driven":
+    def measure(self, deployment: Deployment, plan: MeasuringPlan | None = None) -> "Driven":
         """Measure the speed of a deployment; its accuracy and memory are not looked at.
+
+        Args:
+            deployment: Which.
+            plan: How long and how well; None for the space's own.
 
         Raises:
             TrialError: The engine cannot be built, loaded or run, cannot keep up with its load, or
                 the worker died.
         """
-        return cast("Driven", self._ask(Job(verb=Verb.MEASURE, deployment=deployment)))
+        job = Job(verb=Verb.MEASURE, deployment=deployment, plan=plan)
+        return cast("Driven", self._ask(job))
 
     def record(self, deployment: Deployment, wanted: "Wanted") -> "Recorded":
         """Describe a deployment's engine and record what it answers to labelled samples.
