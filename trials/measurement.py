@@ -207,6 +207,15 @@ class Quality:
     calibration: Calibration | None = None
     per_sample: SampleScores | None = None
 
+    def metrics(self) -> dict[str, Estimate]:
+        """Return every metric that rests on the answers, the main one first."""
+        found = dict(self.scores)
+        if self.calibration is not None:
+            found["brier"] = self.calibration.brier
+            found["log_loss"] = self.calibration.log_loss
+            found["ece"] = exact(self.calibration.ece)
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:

@@ -5,7 +5,7 @@ the sampler as a constraint. *Failed* is a fact about tonight (a crash, a hang) 
 There are no sentinel scores.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -79,23 +79,17 @@ class Completed:
             return exact(self.peak_memory_bytes / _BYTES_PER_MB)
         if name == "throughput_sps":
             return self.speed.throughput_sps
-        return dict(self._quality_metrics())[name]
+        return self._scores()[name]
 
     def metrics(self) -> dict[str, Estimate]:
         """Return every metric that was measured."""
         names = [*_LATENCIES, "throughput_sps", *_COUNTED]
         if self.peak_memory_bytes is not None:
             names.append(_MEMORY)
-        return {name: self.metric(name) for name in names} | dict(self._quality_metrics())
+        return {name: self.metric(name) for name in names} | self._scores()
 
-    def _quality_metrics(self) -> Iterator[tuple[str, Estimate]]:
-        if self.quality is None:
-            return
-        yield from self.quality.scores
-        if self.quality.calibration is not None:
-            yield "brier", self.quality.calibration.brier
-            yield "log_loss", self.quality.calibration.log_loss
-            yield "ece", exact(self.quality.calibration.ece)
+    def _scores(self) -> dict[str, Estimate]:
+        return {} if self.quality is None else self.quality.metrics()
 
 
 _LATENCIES = {

@@ -23,7 +23,6 @@ from itertools import pairwise
 import numpy as np
 
 from optimizer.errors import StudyError, UsageError
-from optimizer.front.certainty import scored_names
 from optimizer.study.records import TrialRecord
 from search_spaces.deployment import Scalar
 from search_spaces.metrics import METRICS, Metric, Scale
@@ -175,7 +174,7 @@ def _distinct(
 ) -> list[tuple[TrialRecord, TrialRecord]]:
     """Keep one pair of each two engines, for metrics that belong to the engine."""
     quality = _outcome(pairs[0][0]).quality if pairs else None
-    of_engines = {_SIZE} if quality is None else {_SIZE, *scored_names(quality)}
+    of_engines = {_SIZE} if quality is None else {_SIZE, *quality.metrics()}
     if metric.name not in of_engines:
         return list(pairs)
     by_engines = {

@@ -3,10 +3,6 @@
 A deployment is worse than another for certain only where their 95 % intervals lie apart. Two
 exceptions know more than intervals: scores of one engine are the same number however often it is
 served, and two engines that were scored on the same samples are compared sample by sample.
-
-References:
-    McNemar, Q. (1947), Note on the sampling error of the difference between correlated
-        proportions or percentages. Psychometrika 12, 153-157. Here in its exact, binomial form.
 """
 
 import math
@@ -23,9 +19,9 @@ from search_spaces.metrics import Direction
 from search_spaces.space import Constraint, Objective
 from trials.measurement import Estimate, Quality
 from trials.outcome import Completed
+from trials.scoring.paired import certain_gap
 from trials.scoring.sample_scores import unpacked
 
-_LEVEL = 0.05  # of a two-sided test, as of the intervals
 _FIRST_ROOM = 64
 
 
@@ -94,7 +90,7 @@ def weighed(record: TrialRecord, objectives: Sequence[Objective]) -> Weighed:
         low=low,
         high=high,
         quality=outcome.quality,
-        scored=frozenset() if outcome.quality is None else scored_names(outcome.quality),
+        scored=frozenset() if outcome.quality is None else frozenset(outcome.quality.metrics()),
         engine_key=outcome.engine.engine_key,
     )
 
@@ -160,7 +156,7 @@ class Certainty:
             return None
         key = (one.engine_key, other.engine_key)
         if key not in self._gaps:
-            self._gaps[key] = paired_gap(self._scores_of(one), self._scores_of(other))
+            self._gaps[key] = certain_gap(self._scores_of(one), self._scores_of(other))
             self._gaps[key[::-1]] = -self._gaps[key]
         return self._gaps[key]
 
@@ -175,41 +171,6 @@ class Certainty:
 def _all_told(better: NDArray[np.bool_], no_worse: NDArray[np.bool_]) -> NDArray[np.bool_]:
     beats: NDArray[np.bool_] = np.any(better, axis=1) & np.all(no_worse, axis=1)
     return beats
-
-
-def paired_gap(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Compare two engines' scores of the same samples.
-
-    Hits and misses by McNemar's exact test over the samples on which the two differ, other scores
-    by a paired t-test; both two-sided at 5 %.
-
-    Args:
-        ours: Shape ``(samples,)``.
-        theirs: Likewise, of the same samples.
-
-    Returns:
-        The mean difference where it is certain, 0 where no sample differs, else NaN.
-    """
-    from scipy.special import bdtr, stdtr
-
-    differences = ours - theirs
-    mean = float(differences.mean())
-    differing = int(np.count_nonzero(differences))
-    if differing == 0:
-        return 0.0
-    if np.isin(differences, (-1.0, 0.0, 1.0)).all():
-        fewer = min(np.count_nonzero(differences > 0), np.count_nonzero(differences < 0))
-        doubt = 2 * float(bdtr(fewer, differing, 0.5))
-    else:
-        error = float(differences.std(ddof=1)) / math.sqrt(differences.size)
-        doubt = 2 * float(stdtr(differences.size - 1, -abs(mean) / error)) if error else 0.0
-    return mean if doubt < _LEVEL else math.nan
-
-
-def scored_names(quality: Quality) -> frozenset[str]:
-    """Name the metrics that rest on an engine's answers."""
-    calibrated = () if quality.calibration is None else ("brier", "log_loss", "ece")
-    return frozenset((*(name for name, _ in quality.scores), *calibrated))
 
 
 def _ends(estimate: Estimate, objective: Objective) -> tuple[float, float, float]:

@@ -22,7 +22,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.front.certainty import scored_names
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS, Scale
 from trials.measurement import Block, Estimate, Quality
@@ -80,7 +79,7 @@ class Drawer:
 
     def _without_blocks(self, uid: str, name: str, outcome: Completed) -> Draws:
         estimate, quality = outcome.metric(name), outcome.quality
-        if quality is None or name not in scored_names(quality):
+        if quality is None or name not in quality.metrics():
             return self._normal(f"{uid} {name}", estimate, METRICS[name].scale)
         key = outcome.engine.engine_key
         if name == quality.scores[0][0] and quality.per_sample is not None:

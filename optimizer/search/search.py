@@ -11,6 +11,7 @@ from traceback import format_exception_only
 from typing import Protocol
 
 from optimizer.errors import WorkspaceError
+from optimizer.front.certainty import Verdict
 from optimizer.front.front import Front, FrontKeeper
 from optimizer.front.of_study import blocks_in
 from optimizer.front.resampling import with_probabilities
@@ -23,7 +24,9 @@ from search_spaces.deployment import Deployment
 from trials.errors import TrialError
 from trials.machine.environment import environment
 from trials.measurement import Quality
-from trials.outcome import Completed, Failed, Outcome
+from trials.measuring.sentinel import drift_between
+from trials.outcome import Completed, Environment, Failed, Outcome
+from trials.rivals import Rival, rival_of
 
 _MEASURED = ("load", "measure")  # phases that only the trial may work in
 
@@ -31,8 +34,17 @@ _MEASURED = ("load", "measure")  # phases that only the trial may work in
 class Runner(Protocol):
     """Who runs a trial: a worker process, or anything that answers alike."""
 
-    def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:
-        """Try one deployment; never raises for a fault of the trial."""
+    def run(
+        self,
+        deployment: Deployment,
+        *,
+        on_phase: Callable[[str], None],
+        rivals: tuple[Rival, ...],
+    ) -> Outcome:
+        """Try one deployment, for no longer than until a rival beats it for certain.
+
+        Never raises for a fault of the trial.
+        """
         ...
 
     def report(self, deployment: Deployment) -> Quality:
@@ -130,6 +142,8 @@ class Search:
         self._sentinel = sentinel
         self._stopping = False
         self._fronts = FrontKeeper(study.space.objectives, study.space.constraints)
+        self._front: Front | None = None
+        self._host = _host_of(environment())
 
     def stop(self) -> None:
         """End the search after the trial that is running; may be called from a signal handler."""
@@ -144,6 +158,7 @@ class Search:
         """
         tried = 0
         self._mend()
+        self._front = self.front()
         self._track_begin()
         self._watch()  # what an earlier session measured is this one's too
         while isinstance(begun := self._begun(budget), Asked):
@@ -205,7 +220,7 @@ class Search:
         record = self._study.tell(asked, outcome)
         if isinstance(outcome, Failed) and outcome.kind == "interrupted":
             self._stopping = True
-        front = self.front()
+        self._front = front = self.front()
         self._view.ended(record, front)
         self._track(lambda tracker: tracker.record(record, front))
 
@@ -236,9 +251,23 @@ class Search:
                 self._quiet.open()
 
         try:
-            return self._runner.run(deployment, on_phase=on_phase)
+            return self._runner.run(deployment, on_phase=on_phase, rivals=self._rivals())
         finally:
             self._quiet.open()
+
+    def _rivals(self) -> tuple[Rival, ...]:
+        """Return who is on the front, measured here by a machine that was as it is now."""
+        now = None if self._sentinel is None else self._sentinel.last
+        found = []
+        for one in () if self._front is None else self._front.candidates:
+            outcome = one.record.outcome
+            assert isinstance(outcome, Completed)
+            is_here = _host_of(outcome.environment) == self._host
+            if one.is_member and one.bounds is Verdict.MEETS and is_here:
+                then = outcome.sentinel
+                if now is None or then is None or not drift_between((then, now), 0, 1).is_certain:
+                    found.append(rival_of(outcome, self._study.space.objectives))
+        return tuple(found)
 
     def _track_begin(self) -> None:
         def begin(tracker: Tracker) -> None:
@@ -271,6 +300,10 @@ class Search:
                 self._view.note(f"trial {record.number} has no verdict: {error}")
                 continue
             self._study.keep_verdict(record.number, quality)
+
+
+def _host_of(environment: Environment) -> str | None:
+    return dict(environment.facts).get("host")
 
 
 def _line(error: BaseException) -> str:

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from optimizer.front.certainty import paired_gap
 from optimizer.verification.findings import ScoreFinding
 from search_spaces.metrics import METRICS
 from trials.measurement import Estimate, exact
 from trials.measuring.comparison import Verdict, difference_of, verdict_on_difference
 from trials.measuring.statistics import proportion
 from trials.scoring.agreement import Predictions
+from trials.scoring.paired import certain_gap
 
 _POINT = 0.01  # of a share: what people round an accuracy to; of other scores, relative to the old
 _SHARES = ("accuracy", "accuracy_top5", "macro_f1", "ece")
@@ -52,7 +52,7 @@ def compare_predictions(found: Predictions) -> ScoreFinding:
         proportion(int(np.count_nonzero(hits)), hits.size)
         for hits in (found.hits_new, found.hits_old)
     )
-    gap = paired_gap(found.hits_new.astype(np.float64), found.hits_old.astype(np.float64))
+    gap = certain_gap(found.hits_new.astype(np.float64), found.hits_old.astype(np.float64))
     one = compare_score("accuracy", new, old, data="the references", same_samples=True)
     is_open = one.verdict is not Verdict.EQUIVALENT and math.isnan(gap)
     return replace(one, verdict=Verdict.UNDECIDED) if is_open else one

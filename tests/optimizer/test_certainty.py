@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_fakes import completed, measured, record_of, scored, with_interval
 
-from optimizer.front.certainty import Verdict, paired_gap, verdict_of_bound, verdict_of_bounds
+from optimizer.front.certainty import Verdict, verdict_of_bound, verdict_of_bounds
 from optimizer.front.front import Front, front_of
 from optimizer.study.records import TrialRecord
 from search_spaces.metrics import METRICS
 from search_spaces.space import Constraint, SearchSpace
 from trials.measurement import Estimate
 from trials.outcome import Completed
+from trials.scoring.paired import certain_gap
 
 LATENCY = Constraint(metric=METRICS["latency_p99_ms"], upper=True, bound=10.0)
 ACCURACY = Constraint(metric=METRICS["accuracy"], upper=False, bound=0.9)
@@ -195,7 +196,7 @@ def test_hits_are_compared_by_mcnemars_exact_test(ours: int, theirs: int, certai
     first = np.r_[np.ones(ours), np.zeros(theirs), np.ones(80)]
     second = np.r_[np.zeros(ours), np.ones(theirs), np.ones(80)]
 
-    gap = paired_gap(first, second)
+    gap = certain_gap(first, second)
 
     assert math.isnan(gap) is not certain
     if certain:
@@ -206,9 +207,9 @@ def test_scores_that_are_no_hits_are_compared_by_a_paired_t_test() -> None:
     base = np.linspace(0.1, 0.9, 50)
     noise = np.tile([0.01, -0.01], 25)
 
-    assert paired_gap(base + 0.01 + noise, base) == pytest.approx(0.01)
-    assert math.isnan(paired_gap(base + 0.001 + noise, base))
-    assert paired_gap(base + 0.25, base) == pytest.approx(0.25)
+    assert certain_gap(base + 0.01 + noise, base) == pytest.approx(0.01)
+    assert math.isnan(certain_gap(base + 0.001 + noise, base))
+    assert certain_gap(base + 0.25, base) == pytest.approx(0.25)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
@@ -216,6 +217,6 @@ def test_comparison_read_backwards_says_the_opposite(hits: list[bool]) -> None:
     ours = np.array(hits, dtype=float)
     theirs = ours[::-1]
 
-    forwards, backwards = paired_gap(ours, theirs), paired_gap(theirs, ours)
+    forwards, backwards = certain_gap(ours, theirs), certain_gap(theirs, ours)
 
     assert forwards == -backwards or (math.isnan(forwards) and math.isnan(backwards))

@@ -30,10 +30,12 @@ from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.errors import FaultError
+from trials.machine.environment import environment
 from trials.measurement import Block, Quiet
-from trials.measuring.load import Driven
+from trials.measuring.load import DECIDED, Driven
 from trials.measuring.sentinel import BLOCKS, level_of, sentinel_of
-from trials.outcome import Completed, Outcome
+from trials.outcome import Completed, Environment, Outcome
+from trials.rivals import rival_of
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Machine:
     def run(self, deployment: Deployment) -> Outcome:
         """Measure a trial, which takes ten seconds."""
         self.now_s += 10.0
-        return measured(deployment)
+        return replace(measured(deployment), environment=environment())
 
     def measure(self, deployment: Deployment, plan: MeasuringPlan) -> Driven:
         """Measure the sentinel, which takes one."""
@@ -88,15 +90,15 @@ def watched(
     machine: Machine,
     *,
     trials: int = 20,
-    answer: Callable[[Deployment], Outcome] | None = None,
     view: ListeningView | None = None,
     quiet: ListeningQuiet | None = None,
     sentinel: Sentinel | None = None,
+    runner: FormulaRunner | None = None,
 ) -> Sequence[TrialRecord]:
     """Search with a sentinel of 5 %."""
     Search(
         study,
-        runner=FormulaRunner(answer=answer or machine.run),
+        runner=runner or FormulaRunner(answer=machine.run),
         workspace=Workspace(root=tmp_path / "work"),
         tracker=None,
         quiet=quiet or ListeningQuiet(),
@@ -193,7 +195,7 @@ def test_sentinel_that_breaks_costs_no_trial_and_is_told_of_once(
 def test_without_a_measured_trial_there_is_no_sentinel(study: SearchStudy, tmp_path: Path) -> None:
     machine = Machine()
 
-    watched(study, tmp_path, machine, trials=5, answer=infeasible)
+    watched(study, tmp_path, machine, trials=5, runner=FormulaRunner(answer=infeasible))
 
     assert machine.seen == []
 
@@ -244,6 +246,71 @@ def test_two_machines_are_not_held_against_each_other(study: SearchStudy, tmp_pa
     apart = [*map(on("a"), fast), *map(on("b"), slow)]
 
     assert [watch.doubtful for watch in watches_of(apart)] == [(), ()]
+
+
+def test_rivals_are_members_of_the_front_of_a_machine_as_it_is_now(
+    study: SearchStudy, tmp_path: Path
+) -> None:
+    machine = Machine(pace=lambda now_s: 1.0 + (now_s > 150))
+    runner, view = FormulaRunner(answer=machine.run), ListeningView()
+
+    records = watched(study, tmp_path, machine, trials=30, view=view, runner=runner)
+
+    assert runner.rivals[0] == ()
+    for at, rivals in enumerate(runner.rivals[1:]):
+        members = view.fronts[at].members
+        front = {rival_of(outcome_of(one), study.space.objectives) for one in members}
+        assert set(rivals) <= front
+    assert any(runner.rivals)
+    # as fast as they ever were, but measured before the machine became slower
+    slow = [at for at, record in enumerate(records) if at and level(record) > 1.5]
+    before = {
+        rival_of(outcome_of(record), study.space.objectives)
+        for record in records
+        if record.number and level(record) < 1.5
+    }
+    assert slow
+    assert not any(set(runner.rivals[at]) & before for at in slow)
+
+
+def test_what_another_machine_measured_is_no_rival(study: SearchStudy, tmp_path: Path) -> None:
+    def elsewhere(deployment: Deployment) -> Outcome:
+        found = measured(deployment)
+        return replace(found, environment=Environment(facts=(("host", "another"),)))
+
+    def here(deployment: Deployment) -> Outcome:
+        return replace(measured(deployment), environment=environment())
+
+    there, ours = FormulaRunner(answer=elsewhere), FormulaRunner(answer=here)
+    watched(study, tmp_path, Machine(), trials=8, runner=there)
+    watched(study, tmp_path, Machine(), trials=16, runner=ours)
+
+    assert not any(there.rivals)
+    assert ours.rivals[0] == ()
+    assert any(ours.rivals)
+
+
+def test_worker_measures_no_longer_than_until_a_rival_has_won(
+    tmp_path: Path, space: SearchSpace
+) -> None:
+    place = place_at(tmp_path / "trifront", None)
+    deployment = next(space.deployments())
+    with opened_worker(space, place) as worker:
+        alone = worker.run(deployment, on_phase=lambda _: None)
+        assert isinstance(alone, Completed)
+        tenth = replace(
+            rival_of(alone, space.objectives),
+            metrics=tuple(
+                (name, estimate.scaled(10.0 if name == "throughput_sps" else 0.1))
+                for name, estimate in rival_of(alone, space.objectives).metrics
+            ),
+        )
+
+        beaten = worker.run(deployment, on_phase=lambda _: None, rivals=(tenth,))
+
+    assert isinstance(beaten, Completed)
+    assert (DECIDED in alone.flags, DECIDED in beaten.flags) == (False, True)
+    assert beaten.speed.blocks == space.plan.min_blocks < alone.speed.blocks
 
 
 def test_worker_measures_the_sentinel_briefly(tmp_path: Path, space: SearchSpace) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from trials.measuring.load import Driven
     from trials.outcome import Outcome
     from trials.references import Recorded, Wanted
+    from trials.rivals import Rival
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _FIRST_TO_GO = "1000"  # proc(5): the highest oom_score_adj
@@ -50,7 +51,12 @@ _FIRST_TO_GO = "1000"  # proc(5): the highest oom_score_adj
 class Session(Protocol):
     """What a worker serves. Used by one thread; any method may take as long as a trial."""
 
-    def run(self, deployment: Deployment, on_phase: Callable[[str], None]) -> "Outcome":
+    def run(
+        self,
+        deployment: Deployment,
+        on_phase: Callable[[str], None],
+        rivals: "tuple[Rival, ...]",
+    ) -> "Outcome":
         """Try one deployment, telling each step as it begins."""
         ...
 
@@ -121,7 +127,7 @@ def _function(name: str) -> Callable[..., Any]:
 def _done(session: Session, job: Job, connection: Connection) -> object:
     match job.verb, job.deployment:
         case Verb.RUN, Deployment() as deployment:
-            return session.run(deployment, partial(_announce, connection))
+            return session.run(deployment, partial(_announce, connection), job.rivals)
         case Verb.REPORT, Deployment() as deployment:
             return session.report(deployment)
         case Verb.PREPARE, Deployment() as deployment:

@@ -9,9 +9,9 @@ The order and its reasons::
     contention   a block during which others took the processor is measured again, at most three
                  times; where that never helps, blocks are kept as they are, counted, and the
                  result is flagged ``contended``
-    blocks       until the intervals are narrow enough (``stopping``), or a bound is missed for
-                 certain, which is flagged ``decided``, or max_s is over, which is flagged
-                 ``target_not_met``; a jump in the middle is flagged ``level_shift``
+    blocks       until the intervals are narrow enough (``stopping``), or a bound is missed or a
+                 rival is better for certain, which is flagged ``decided``, or max_s is over, which
+                 is flagged ``target_not_met``; a jump in the middle is flagged ``level_shift``
 
 ``max_s`` counts from the end of the cold call and is kept to within one request, warm-up included.
 Where an engine is too slow for ``min_blocks`` full blocks in that time, a block gets its share of
@@ -231,7 +231,7 @@ class _Measuring:
             LEVEL_SHIFT: has_level_shift(self._blocks),
             TARGET_NOT_MET: not is_met and not self._is_decided,
             DECIDED: self._is_decided,
-            CONTENDED: contended > CONTENDED_SHARE * len(self._blocks),
+            CONTENDED: self._is_disturbed(),
         }
         return Driven(
             blocks=tuple(self._blocks),
@@ -277,12 +277,20 @@ class _Measuring:
                 looks += 1
                 if targets_met(self._blocks, self._plan):
                     return True
-                if self._question is not None and self._question.answered(self._blocks, looks):
+                if self._is_answered(looks):
                     self._is_decided = True
                     return False
                 look = next_look(len(self._blocks))
             self._keep(self._next_block())
         return targets_met(self._blocks, self._plan)
+
+    def _is_answered(self, looks: int) -> bool:
+        if self._question is None:
+            return False
+        return self._question.answered(self._blocks, looks, disturbed=self._is_disturbed())
+
+    def _is_disturbed(self) -> bool:
+        return sum(self._contended) > CONTENDED_SHARE * len(self._blocks)
 
     def _has_time(self) -> bool:
         left_s = self._cap_s - self._loop.now_s()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from trials.measurement import Estimate, exact
 from trials.scoring.calibration import Floats
 
+_LEVEL = 0.05  # of a two-sided test, as of the intervals
 _Z = 1.959963984540054  # normal quantile at 0.975
 
 
@@ -56,19 +57,45 @@ def paired_difference(new: Floats, old: Floats) -> PairedDifference:
     Raises:
         ValueError: No sample, or another number of them.
     """
-    if new.size == 0 or new.shape != old.shape:
-        raise ValueError(f"{new.size} and {old.size} scores are not of the same samples")
-    differences = new - old
+    differences = _differences(new, old)
     differing = int(np.count_nonzero(differences))
-    if np.isin(new, (0.0, 1.0)).all() and np.isin(old, (0.0, 1.0)).all():
-        won = int(np.count_nonzero(differences > 0))
-        lost = differing - won
+    if _are_hits(new, old):
+        won, lost = _won_and_lost(differences)
         difference, doubt = tango(won, lost, new.size), mcnemar(won, lost)
     else:
         difference, doubt = _student(differences)
     return PairedDifference(
         difference=difference, differing=differing, samples=new.size, doubt=doubt
     )
+
+
+def certain_gap(new: Floats, old: Floats) -> float:
+    """Return the mean difference where it is certain, 0 where no sample differs, else NaN.
+
+    Raises:
+        ValueError: As for :func:`paired_difference`.
+    """
+    differences = _differences(new, old)
+    if not differences.any():
+        return 0.0
+    doubt = (
+        mcnemar(*_won_and_lost(differences)) if _are_hits(new, old) else _student(differences)[1]
+    )
+    return float(differences.mean()) if doubt < _LEVEL else math.nan
+
+
+def _differences(new: Floats, old: Floats) -> Floats:
+    if new.size == 0 or new.shape != old.shape:
+        raise ValueError(f"{new.size} and {old.size} scores are not of the same samples")
+    return new - old
+
+
+def _are_hits(new: Floats, old: Floats) -> bool:
+    return all(bool(np.isin(each, (0.0, 1.0)).all()) for each in (new, old))
+
+
+def _won_and_lost(differences: Floats) -> tuple[int, int]:
+    return int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
 
 
 def by_cohort(new: Floats, old: Floats, cohorts: NDArray[np.str_]) -> dict[str, PairedDifference]:
