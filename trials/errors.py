@@ -13,6 +13,7 @@
     │   │   └── AbandonedError
     │   ├── DeadlineError
     │   ├── LateError         the load generator could not keep its times
+    │   ├── DisturbedError    other work took the processor, so that nothing can be told
     │   └── StampsError       recorded times contradict one another
     ├── ModelError            a model file that cannot be used; the search does not start
     ├── DataError             data that cannot be used; the search does not start
@@ -65,6 +66,10 @@ class DeadlineError(FaultError):
 
 class LateError(FaultError):
     """The load generator was late by too much for its latencies to be believed."""
+
+
+class DisturbedError(FaultError):
+    """Other work took so much of the processor that a question has no answer."""
 
 
 class StampsError(FaultError):

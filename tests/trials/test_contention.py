@@ -3,7 +3,9 @@
 import os
 from dataclasses import replace
 
-from trials.measuring.contention import Reading, read, was_contended
+import pytest
+
+from trials.measuring.contention import Reading, read, taken_share, was_contended
 
 BEFORE = Reading(
     wall_s=0.0, own_s=0.0, busy_s=0.0, queued_s=0.0, stalled_s=0.0, throttled=7, cpus=2
@@ -13,6 +15,23 @@ QUIET = replace(BEFORE, wall_s=0.1, own_s=0.1, busy_s=0.1, queued_s=0.0005)
 
 def test_quiet_machine_is_not_contended() -> None:
     assert not was_contended(BEFORE, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("after", "taken"),
+    [
+        (QUIET, 0.0005 / 0.1005),
+        (replace(QUIET, busy_s=0.15), 0.25),
+        (replace(QUIET, queued_s=0.3), 0.75),
+        (replace(QUIET, busy_s=9.0), 0.99),
+        (replace(QUIET, busy_s=None, queued_s=None, stalled_s=None), 0.0),
+        (BEFORE, 0.0),
+    ],
+)
+def test_share_that_others_took_is_the_larger_of_what_they_used_and_we_waited(
+    after: Reading, taken: float
+) -> None:
+    assert taken_share(BEFORE, after) == pytest.approx(taken)
 
 
 def test_foreign_work_on_our_cpus_is_contention() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from search_spaces.arrivals import Arrivals, ConstantArrivals, DayArrivals, PoissonArrivals
 from search_spaces.deployment import OpenLoad
 from search_spaces.space import MeasuringPlan
-from trials.errors import LateError, SaturatedError
+from trials.errors import DisturbedError, LateError, SaturatedError
 from trials.measurement import Seconds
+from trials.measuring import contention
 from trials.measuring.batcher import Batcher
 from trials.measuring.computed_open_loop import ComputedOpenLoop
+from trials.measuring.contention import Reading
 from trials.measuring.load import Driven
 from trials.measuring.open_drive import LATE, Serving, drive_open
 from trials.measuring.served import Served, Timetable
@@ -108,6 +111,35 @@ def test_blocks_keep_when_each_request_was_due_sent_and_answered() -> None:
 
 def test_overload_is_infeasible_and_says_what_is_answered() -> None:
     with pytest.raises(SaturatedError, match=r"2,000 requests/s come and 1,0\d\d are answered"):
+        driven(constantly(0.001), rate=2_000)
+
+
+@pytest.mark.parametrize(
+    ("taken", "error", "said"),
+    [
+        (0.6, DisturbedError, "other work takes up to 60% of the processor: whether"),
+        (0.4, SaturatedError, "the queue grows"),  # 1,000 of 0.6 of it are 1,667 of the whole
+    ],
+)
+def test_overload_is_none_of_the_deployment_where_others_took_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, taken: float, error: type[Exception], said: str
+) -> None:
+    readings = (
+        Reading(
+            wall_s=float(at),
+            own_s=0.3 * at,
+            busy_s=(0.3 + taken) * at,
+            queued_s=0.0,
+            stalled_s=0.0,
+            throttled=0,
+            cpus=1,
+        )
+        for at in count()
+    )
+    monkeypatch.setattr(contention, "read", lambda: next(readings))
+    monkeypatch.setattr(LateLoop, "threads", (1,))
+
+    with pytest.raises(error, match=said):
         driven(constantly(0.001), rate=2_000)
 
 

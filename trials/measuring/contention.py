@@ -22,6 +22,7 @@ from time import perf_counter, process_time
 # stolen time above this spoils tails: gating on it cut the spread of p99 from 246 % to 8.5 %
 QUEUED_SHARE = 0.02
 # counted in ticks of 10 ms, so a short measurement cannot tell less apart
+_MOST_TAKEN = 0.99  # of the processor
 FOREIGN_SHARE = 0.05
 _LEAST_FOREIGN_S = 0.03  # three ticks: own ticks are sampled too, and may be one off on each CPU
 # a process that leaves less than this of its CPUs idle queues behind itself
@@ -92,6 +93,16 @@ def was_contended(before: Reading, after: Reading) -> bool:
         if foreign_s > max(FOREIGN_SHARE * capacity_s, _LEAST_FOREIGN_S):
             return True
     return own_s <= _OWN_SATURATION * capacity_s and _waited(before, after, own_s) > QUEUED_SHARE
+
+
+def taken_share(before: Reading, after: Reading) -> float:
+    """Say which share of what this process could have used others took at most, in [0, 1)."""
+    capacity_s = (after.wall_s - before.wall_s) * after.cpus
+    own_s = after.own_s - before.own_s
+    foreign = 0.0
+    if capacity_s > 0 and before.busy_s is not None and after.busy_s is not None:
+        foreign = (after.busy_s - before.busy_s - own_s) / capacity_s
+    return min(max(foreign, _waited(before, after, own_s), 0.0), _MOST_TAKEN)
 
 
 def _waited(before: Reading, after: Reading, own_s: float) -> float:

@@ -36,7 +36,7 @@ import numpy as np
 from search_spaces.arrivals import Arrivals, PoissonArrivals, cycle_s
 from search_spaces.deployment import OpenLoad
 from search_spaces.space import MeasuringPlan
-from trials.errors import LateError, SaturatedError
+from trials.errors import DisturbedError, LateError, SaturatedError
 from trials.measurement import Block, Queueing, Quiet, Seconds, Speed, exact
 from trials.measuring import contention
 from trials.measuring.load import CONTENDED, CONTENDED_SHARE, TARGET_NOT_MET, Driven
@@ -225,12 +225,13 @@ class _OpenMeasuring:
                 return open_targets_met(self._blocks, plan)
             before = contention.read()
             piece = self._stretch(count)
-            is_contended = contention.was_contended(before, contention.read())
-            if self._is_saturated(piece):
+            after = contention.read()
+            is_contended = bool(self._loop.threads) and contention.was_contended(before, after)
+            if self._is_saturated(piece, contention.taken_share(before, after) * is_contended):
                 continue
             blocks = list(blocks_of(piece.served, piece.edges_ns))
             self._blocks += blocks
-            self._contended += len(blocks) if is_contended and self._loop.threads else 0
+            self._contended += len(blocks) * is_contended
             self._kept.append(piece.served)
             progress(len(self._blocks))
             if len(self._blocks) >= self._look:
@@ -298,11 +299,16 @@ class _OpenMeasuring:
         stretch = Stretch(begin_s=self._pattern_s, length_s=length_s, number=self._stretches)
         return due_times(self._arrivals, stretch, rate_rps=self._serving.load.rate_rps)
 
-    def _is_saturated(self, piece: _Piece) -> bool:
+    def _is_saturated(self, piece: _Piece, taken: float) -> bool:
         """Apply the rule of this module; True means that the stretch is to be repeated.
+
+        Args:
+            piece: What was served.
+            taken: Share of the processor that others took meanwhile, at most.
 
         Raises:
             SaturatedError: It was broken a second time running.
+            DisturbedError: Likewise, but what others took may be all that was missing.
         """
         served = piece.served
         begin_ns, end_ns = piece.edges_ns[0], piece.edges_ns[-1]
@@ -318,14 +324,19 @@ class _OpenMeasuring:
             self._is_suspect = came == 0
             return came == 0
         if self._is_suspect:
-            self._refuse(
-                served.answered_between(begin_ns, end_ns) / (end_ns - begin_ns) * NS_PER_S
-            )
+            answered = served.answered_between(begin_ns, end_ns) / (end_ns - begin_ns)
+            self._refuse(answered * NS_PER_S, taken)
         self._is_suspect = True
         return True
 
-    def _refuse(self, answered_rps: float) -> None:
+    def _refuse(self, answered_rps: float, taken: float) -> None:
         serving = self._serving
+        if answered_rps >= (1 - taken) * serving.load.rate_rps and taken:
+            raise DisturbedError(
+                f"{serving.load.rate_rps:,.12g} requests/s come and {answered_rps:,.0f} are "
+                f"answered while other work takes up to {taken:.0%} of the processor: whether the "
+                "deployment keeps up cannot be told; let the machine rest from it"
+            )
         raise SaturatedError(
             f"{serving.load.rate_rps:,.12g} requests/s come and {answered_rps:,.0f} are answered, "
             f"in batches of up to {serving.largest}, {serving.lanes} at a time: the queue grows "
