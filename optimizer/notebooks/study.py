@@ -11,11 +11,14 @@ from optimizer.front.picking import record_named
 from optimizer.notebooks.front import FrontView
 from optimizer.notebooks.trial import Trial
 from optimizer.study.study import SearchStudy
-from optimizer.wiring import Place
+from optimizer.wiring import Place, opened_worker
 from search_spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from optimizer.certifying.certificate import Certificate
+    from optimizer.comparing.compare import Comparison
 
 
 class Study:
@@ -76,6 +79,70 @@ class Study:
         return FrontView(
             front=front_of_study(self._study, self._place.workspace, question),
             title=f"{self.name}: {len(records)} trials",
+        )
+
+    def certify(self, *, time_s: float = 600.0, sessions: int = 3) -> "Certificate":
+        """Measure the candidates of the front again, in turns, until it is decided who belongs.
+
+        What was found is kept: :meth:`front` tells its probabilities from then on.
+
+        Args:
+            time_s: After which no measurement begins, seconds.
+            sessions: At least so many, >= 2, those of earlier calls included.
+
+        Raises:
+            StudyError: There are no candidates.
+            TrialError: A model or data that cannot be used.
+        """
+        from optimizer.certifying.certify import CertifyOrder, certify
+
+        workspace = self._place.workspace
+        with opened_worker(self.space, self._place) as worker:
+            return certify(
+                self._study,
+                front_of_study(self._study, workspace),
+                worker,
+                workspace,
+                order=CertifyOrder(sessions=sessions, time_s=time_s),
+                on_step=lambda _: None,
+            )
+
+    def compare(
+        self, a: int | str, b: int | str, *, within: float = 0.02, time_s: float = 60.0
+    ) -> "Comparison":
+        """Compare two trials, measured in turns: is ``b`` faster than ``a``, or equivalent?
+
+        Args:
+            a: A trial, the folder of an export or an engine file; likewise ``b``.
+            b: See ``a``.
+            within: Share of a speed that does not matter.
+            time_s: After which what is undecided stays so, seconds.
+
+        Returns:
+            Verdicts with ratios b / a; ``is_worse`` tells whether anything is worse.
+
+        Raises:
+            OptimizerError: A name that leads nowhere, or trials that cannot be compared.
+            TrialError: An engine that cannot be loaded here.
+        """
+        from optimizer.comparing.compare import CompareOrder
+        from optimizer.comparing.naming import Names, compared
+        from optimizer.comparing.side import FileOrder
+
+        return compared(
+            (str(a), str(b)),
+            Names(
+                place=self._place,
+                study=self.name,
+                files=FileOrder(backend="ort", batch_size=1, concurrency=1, options=()),
+            ),
+            CompareOrder(
+                metrics=("latency_p50_ms", "latency_p99_ms", "throughput_sps"),
+                margin=within,
+                time_s=time_s,
+            ),
+            stored=False,
+            on_step=lambda _: None,
         )
 
     def export(

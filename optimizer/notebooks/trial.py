@@ -1,5 +1,6 @@
 """One trial: its numbers and its raw latencies, as frames."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optimizer.errors import StudyError
@@ -11,6 +12,8 @@ from trials.outcome import Completed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from optimizer.saturation.result import Saturation
 
 
 class Trial:
@@ -94,6 +97,26 @@ class Trial:
             ],
             columns=["block", "latency_ms"],
         )
+
+    def saturate(self, slo: Sequence[str] = (), *, time_s: float = 60.0) -> "Saturation":
+        """Load the deployment more and more, and find how much it can take.
+
+        What was found is kept with the trial, and replaces an earlier finding.
+
+        Args:
+            slo: Latencies that are promised, such as ``latency_p99_ms <= 10``; the space's bounds
+                unless told.
+            time_s: About how long it may take, seconds.
+
+        Raises:
+            ExportError: The trial was not measured.
+            UsageError: Bounds that cannot be meant.
+            TrialError: The deployment cannot be measured tonight, or no longer at all.
+        """
+        from optimizer.saturation.saturate import SaturateOrder, saturate
+
+        order = SaturateOrder(slo=tuple(slo), time_s=time_s)
+        return saturate(self._record, self._study, self._place, order, on_step=lambda _: None)
 
     def _measured(self) -> Completed:
         outcome = self._record.outcome

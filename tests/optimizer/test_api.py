@@ -70,6 +70,29 @@ def test_front_is_drawn_still_and_interactive(study: Study) -> None:
     assert view.title == f"fake: {len(study.trials())} trials"
 
 
+def test_front_is_certified_compared_and_saturated(tmp_path: Path) -> None:
+    made = search("fake", trials=6, sampler="random", workspace=tmp_path / "w", mlflow="none")
+
+    certificate = made.certify(sessions=2, time_s=60)
+    knee = made.trial("knee")
+    saturation = knee.saturate(["latency_p99_ms <= 1000"], time_s=5)
+
+    assert {one.trial for one in certificate.candidates} >= {knee.number}
+    assert made.front().front.certified
+    assert saturation.trial == knee.number
+    assert saturation.kept_rps is not None
+
+
+def test_trials_of_a_notebook_are_compared_in_turns(tmp_path: Path) -> None:
+    made = search(
+        write_space(tmp_path), trials=2, sampler="random", workspace=tmp_path, mlflow="none"
+    )
+
+    found = made.compare(0, 0, within=0.5, time_s=20)
+
+    assert not found.is_worse
+
+
 def test_trial_says_everything_of_itself(study: Study) -> None:
     trial = study.trial("knee")
 
