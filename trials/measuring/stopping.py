@@ -8,8 +8,12 @@ for certain, or is beaten for certain by another in everything at once, so that 
 interval would bring it back. Whoever looks k times has k chances to be wrong, so the k-th look
 spends 5 % / (k (k + 1)) of error and no more: all looks together, be they ever so many, spend the
 5 % of a single interval, and half of that on the side on which a miss is called
-(``scripts/simulate_stopping.py``). Several others are as many chances more, and share a look's
-error alike. While others take the processor nothing is decided by speed.
+(``scripts/simulate_stopping.py``). While others take the processor nothing is decided by speed.
+
+Many rivals are no more chances to be wrong than speeds are told apart: whoever does not beat this
+deployment does not in some speed, where its bound then lies beyond the true value. All wrong calls
+that rest on one speed need its limit beyond that value, whichever rivals make them. So the speeds
+share a look's error, and the rivals do not.
 
 References:
     Pocock, S. (1977), Group sequential methods in the design and analysis of clinical trials.
@@ -131,7 +135,7 @@ def is_beaten(
         ValueError: No block, or one without requests or length.
     """
     names = {bound.metric.name for bounds in hurdles for bound in bounds}
-    confidence = 1 - (1 - confidence_at(look)) / max(1, len(hurdles))
+    confidence = 1 - (1 - confidence_at(look)) / max(1, len(names))
     speeds = {name: SPEEDS[name](blocks, confidence=confidence) for name in names}
     return any(
         all(misses(speeds[bound.metric.name], bound) for bound in bounds) for bounds in hurdles
