@@ -6,7 +6,7 @@ interruption goes on where it was.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,6 +15,7 @@ from optimizer.wiring import Place
 from optimizer.workspace import STORE_LIMIT_BYTES
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
+from trials.backend import Capabilities
 from trials.backends.catalog import backend_named
 from trials.capabilities import batch_in_engine, engines_of, refuse_ignored
 from trials.errors import AbandonedError, FaultError, InfeasibleError
@@ -38,11 +39,13 @@ class Job:
         deployment: One of those that it serves.
         target: The device; None for this machine.
         batch_size: None where the engine serves any.
+        refusal: Why the target has no such engine; empty where it may be built.
     """
 
     deployment: Deployment
     target: str | None
     batch_size: int | None
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,25 +70,39 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
 
     Args:
         space: What is to be built.
-        targets: Devices; none for this machine.
+        targets: Devices, which may honour different precisions; none for this machine.
 
     Raises:
-        SpaceError: An axis that the backend does not honour for a target.
+        SpaceError: An axis that the backend does not honour here, or at all for a target.
         UnsupportedError: The backend does not build here, or not for a target.
     """
     jobs = []
     for target in targets or (None,):
         capabilities = backend_named(space.backend, target=target).capabilities()
-        refuse_ignored(space, capabilities)
+        refuse_ignored(space if target is None else _narrowed(space, capabilities), capabilities)
+        refusals = dict(capabilities.refusals)
         jobs += [
             Job(
                 deployment=deployment,
                 target=target,
                 batch_size=batch_in_engine(deployment, capabilities),
+                refusal=""
+                if deployment.precision in capabilities.precisions
+                else f"no {deployment.precision}: {refusals[deployment.precision]}",
             )
             for deployment in engines_of(space, capabilities)
         ]
     return tuple(jobs)
+
+
+def _narrowed(space: SearchSpace, capabilities: Capabilities) -> SearchSpace:
+    """Leave out the precisions that a target lacks; all of them where none would be left."""
+    axes = []
+    for axis in space.axes:
+        kept = tuple(value for value in axis.values if value in capabilities.precisions)
+        is_narrower = axis.name == "precision" and kept
+        axes.append(replace(axis, values=kept) if is_narrower else axis)
+    return replace(space, axes=tuple(axes))
 
 
 def build_all(
@@ -138,12 +155,16 @@ class _Pool:
         self._all: list[Worker] = []
         for target in targets:
             self._idle[target] = SimpleQueue()
+            capabilities = backend_named(space.backend, target=target).capabilities()
+            honoured = _narrowed(space, capabilities)
             for _ in range(workers):
-                worker = _worker(space, place.workspace.store, target)
+                worker = _worker(honoured, place.workspace.store, target)
                 self._all.append(worker)
                 self._idle[target].put(worker)
 
     def build(self, job: Job) -> Built:
+        if job.refusal:
+            return Built(job=job, standing=Standing.CANNOT, reason=job.refusal)
         worker = self._idle[job.target].get()
         try:
             return _built(worker, job)

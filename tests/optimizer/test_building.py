@@ -1,5 +1,6 @@
 """Building the engines of a space ahead of time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ from real_spaces import write_space
 
 from optimizer.building import Built, Standing, build_all, jobs_of
 from optimizer.wiring import Place, place_at
+from search_spaces.catalog import space_path
+from search_spaces.errors import SpaceError
+from search_spaces.files import space_from_yaml
 from search_spaces.space import SearchSpace
 from trials.errors import UnsupportedError
 
@@ -46,3 +50,40 @@ def test_what_was_built_is_found(tmp_path: Path, place: Place) -> None:
 def test_other_devices_are_for_backends_that_build_for_them(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="for the machine that it runs on, not for SM89"):
         jobs_of(write_space(tmp_path), ["SM89"])
+
+
+@pytest.fixture
+def two_nets() -> SearchSpace:
+    """Return the shipped space for TensorRT, at one batch size."""
+    space = space_from_yaml(space_path("resnet-tensorrt"))
+    one = replace(next(axis for axis in space.axes if axis.name == "batch_size"), values=(1,))
+    axes = tuple(one if axis.name == "batch_size" else axis for axis in space.axes)
+    return replace(space, axes=axes)
+
+
+def test_each_target_gets_what_it_can_and_the_reason_for_the_rest(
+    two_nets: SearchSpace, place: Place
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="builds for GPUs that are not there")
+    jobs = jobs_of(two_nets, ["SM75", "SM89"])
+
+    built = build_all(two_nets, jobs, place, workers=2, on_built=lambda _: None)
+
+    cannot = [one for one in built if one.standing is Standing.CANNOT]
+    assert {(one.job.target, one.job.deployment.precision.value) for one in cannot} == {
+        ("SM75", "fp32"),
+        ("SM75", "int8"),
+    }
+    assert all("compute capability 8.0" in one.reason for one in cannot)
+    assert [one.standing for one in built if one not in cannot] == [Standing.BUILT] * 8
+
+
+def test_precision_that_no_target_has_is_refused(two_nets: SearchSpace) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="knows what its targets lack")
+    fp8 = replace(
+        next(axis for axis in two_nets.axes if axis.name == "precision"), values=("fp8",)
+    )
+    axes = tuple(fp8 if axis.name == "precision" else axis for axis in two_nets.axes)
+
+    with pytest.raises(SpaceError, match="does not build fp8"):
+        jobs_of(replace(two_nets, axes=axes), ["SM75", "SM89"])
