@@ -21,6 +21,8 @@ from trials.capabilities import batch_in_engine, engines_of, refuse_ignored
 from trials.errors import AbandonedError, FaultError, InfeasibleError
 from trials.isolation.worker import Worker
 
+_NO_SUCH = "it has no such arithmetic"
+
 
 class Standing(StrEnum):
     """What came of an engine."""
@@ -88,7 +90,7 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
                 batch_size=batch_in_engine(deployment, capabilities),
                 refusal=""
                 if deployment.precision in capabilities.precisions
-                else f"no {deployment.precision}: {refusals[deployment.precision]}",
+                else f"no {deployment.precision}: {refusals.get(deployment.precision, _NO_SUCH)}",
             )
             for deployment in engines_of(space, capabilities)
         ]

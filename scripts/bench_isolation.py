@@ -27,7 +27,6 @@ from trials.isolation.worker import Worker
 from trials.machine.environment import environment
 from trials.measurement import Block, Costs, EngineRecord, Speed, exact
 from trials.outcome import Completed, Environment, Failed, Outcome
-from trials.rivals import Rival
 
 _LIMIT_MS = 20.0  # what isolation may cost a trial
 _PHASE_LIMIT_MS = 0.3
@@ -43,9 +42,7 @@ _MS_PER_S = 1e3
 class PhasesSession:
     """A session whose trials are phases and nothing else."""
 
-    def run(
-        self, deployment: Deployment, on_phase: Callable[[str], None], _rivals: tuple[Rival, ...]
-    ) -> Outcome:
+    def run(self, deployment: Deployment, on_phase: Callable[[str], None]) -> Outcome:
         """Pass through very many phases."""
         for _ in range(_MANY_PHASES):
             on_phase("measure")
@@ -72,9 +69,7 @@ class NullSession:
             for block in range(_BLOCKS)
         )
 
-    def run(
-        self, deployment: Deployment, on_phase: Callable[[str], None], _rivals: tuple[Rival, ...]
-    ) -> Outcome:
+    def run(self, deployment: Deployment, on_phase: Callable[[str], None]) -> Outcome:
         """Pass through every phase and return a full outcome."""
         for phase in _PHASES:
             on_phase(phase)
@@ -199,7 +194,7 @@ def measure(trials: int) -> dict[str, float]:
         with _worker(store) as worker:
             worker.describe()
             for _ in range(trials):
-                outside.append(_ms(lambda: session.run(_DEPLOYMENT, _ignore, ())))
+                outside.append(_ms(lambda: session.run(_DEPLOYMENT, _ignore)))
                 inside.append(_ms(lambda: worker.run(_DEPLOYMENT, on_phase=_ignore)))
     return {
         "in_process_p50_ms": median(outside),

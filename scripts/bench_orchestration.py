@@ -46,7 +46,6 @@ from trials.machine.environment import environment
 from trials.measurement import Block, Costs, EngineRecord, Quality
 from trials.measuring.statistics import proportion, summarize
 from trials.outcome import Completed, Outcome
-from trials.rivals import Rival
 
 SPACE = """
 version: 1
@@ -86,13 +85,7 @@ class MadeUpRunner:
         self._rng = np.random.default_rng(0)
         self._environment = environment()
 
-    def run(
-        self,
-        deployment: Deployment,
-        *,
-        on_phase: Callable[[str], None],
-        rivals: tuple[Rival, ...],  # noqa: ARG002 -- a formula knows them all
-    ) -> Outcome:
+    def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:
         """Make an outcome up: latency grows with work, batch and concurrency."""
         started = process_time()
         on_phase("measure")

@@ -31,7 +31,6 @@ from trials.measurement import (
 )
 from trials.measuring.statistics import proportion
 from trials.outcome import Completed, Environment, Failed, Infeasible, Outcome
-from trials.rivals import Rival
 from trials.scoring.sample_scores import packed
 
 SPACE = """
@@ -144,17 +143,9 @@ class FormulaRunner:
     answer: Callable[[Deployment], Outcome] = measured
     phases: tuple[str, ...] = ("prepare", "score", "load", "measure", "memory")
     ran: list[Deployment] = field(default_factory=list)
-    rivals: list[tuple[Rival, ...]] = field(default_factory=list)
 
-    def run(
-        self,
-        deployment: Deployment,
-        *,
-        on_phase: Callable[[str], None],
-        rivals: tuple[Rival, ...] = (),
-    ) -> Outcome:
+    def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:
         """Answer at once."""
-        self.rivals.append(rivals)
         for phase in self.phases:
             on_phase(phase)
         self.ran.append(deployment)

@@ -6,7 +6,7 @@ of its own, closed before the one that is driven is loaded, so that the cold cal
 memory is looked at last, when it is closed here, because that may load it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -34,7 +34,6 @@ from trials.measuring.driving import drive_deployment
 from trials.measuring.load import Driven
 from trials.measuring.stopping import Question, misses
 from trials.outcome import Completed, Failed, Infeasible, Outcome
-from trials.rivals import Rival, Unloaded, hurdles_of
 from trials.scoring.quality_file import json_from_quality, quality_from_json
 from trials.scoring.scoring import RECIPE, score_engine
 
@@ -44,27 +43,23 @@ _SCORING_BATCH = 64  # samples a call where the engine takes any batch size
 _SAMPLES_IN_FLIGHT = 512  # distinct samples that requests cycle over, as batches allow
 _MIN_BATCHES = 4
 _MAX_BATCHES = 64
-_BYTES_PER_MB = 1e6
 _REQUEST_BYTES = 256_000_000  # of inputs that all workers hold together, as the least allows
 
 
-def run_trial(
-    deployment: Deployment, bench: Bench, *, on_phase: OnPhase, rivals: Sequence[Rival] = ()
-) -> Outcome:
+def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Outcome:
     """Try one deployment.
 
     Args:
         deployment: A point of the bench's space.
         bench: The opened space.
         on_phase: Told the name of each step as it begins.
-        rivals: It is measured no longer than until one of them beats it for certain.
 
     Returns:
         What came of it; a fact about the deployment is Infeasible, a fault of tonight is Failed.
         Any other exception is a bug or unusable input and escapes.
     """
     try:
-        return _completed(deployment, bench, on_phase, rivals)
+        return _completed(deployment, bench, on_phase)
     except InfeasibleError as error:
         return Infeasible(
             deployment=deployment,
@@ -116,9 +111,7 @@ def score_report(deployment: Deployment, bench: Bench) -> Quality:
     return _quality(deployment, prepared, bench, bench.dataset.report)[0]
 
 
-def _completed(
-    deployment: Deployment, bench: Bench, on_phase: OnPhase, rivals: Sequence[Rival]
-) -> Completed:
+def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Completed:
     on_phase("prepare")
     prepared = bench.prepare(deployment)
     on_phase("score")
@@ -136,7 +129,7 @@ def _completed(
             requests,
             deployment=deployment,
             plan=bench.space.plan,
-            question=_question(quality, prepared, bench.space, rivals),
+            question=_question(quality, bench.space),
         )
         measure_s = perf_counter() - started - load_s
     finally:
@@ -189,21 +182,13 @@ def _bytes_of(tensors: Tensors) -> int:
     return sum(array.nbytes for array in tensors.values())
 
 
-def _question(
-    quality: Quality, prepared: Prepared, space: SearchSpace, rivals: Sequence[Rival]
-) -> Question:
+def _question(quality: Quality, space: SearchSpace) -> Question:
     """Ask whether the deployment may be chosen at all."""
-    own = Unloaded(
-        engine_key=prepared.engine.key,
-        quality=quality,
-        size_mb=prepared.engine.size_bytes / _BYTES_PER_MB,
-    )
     scores = dict(quality.scores)
     scored = [bound for bound in space.constraints if bound.metric.name in scores]
     return Question(
         bounds=space.constraints,
         is_out=any(misses(scores[bound.metric.name], bound) for bound in scored),
-        hurdles=hurdles_of(rivals, space.objectives, own),
     )
 
 

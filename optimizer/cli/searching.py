@@ -60,8 +60,8 @@ def search(
     sentinel: Annotated[
         bool,
         typer.Option(
-            help="Measure one deployment again and again, 5 % of the time, to see whether the "
-            "machine drifts."
+            help="Measure one deployment again and again, in 5 % of a long search, to see whether "
+            "the machine drifts."
         ),
     ] = True,
     workspace: WorkspaceOption = WORKSPACE,

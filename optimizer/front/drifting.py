@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from optimizer.study.records import TrialRecord
 from search_spaces.deployment import Deployment
 from trials.measurement import Estimate
-from trials.measuring.sentinel import Sighting, displaced, drift_between
+from trials.measuring.sentinel import Sighting, doubtful, ratios_of
 from trials.outcome import Completed
 
 
@@ -17,10 +17,10 @@ class Watch:
 
     Attributes:
         sightings: How often it was measured.
-        fastest: Least latency over the first one's, likewise ``slowest`` the largest.
-        doubtful: Numbers of trials between two sightings of which one is away from the first for
-            certain, or between which it jumped.
+        fastest: Least latency over the usual one, likewise ``slowest`` the largest.
+        doubtful: Numbers of trials beside a sighting at which the machine was not as usual.
         trials: How many trials have a sighting.
+        is_blind: It is so slow that its sightings cannot tell.
     """
 
     sentinel: Deployment
@@ -29,6 +29,7 @@ class Watch:
     slowest: Estimate
     doubtful: tuple[int, ...]
     trials: int
+    is_blind: bool
 
 
 def watches_of(records: Iterable[TrialRecord]) -> Iterator[Watch]:
@@ -50,9 +51,8 @@ def watches_of(records: Iterable[TrialRecord]) -> Iterator[Watch]:
 
 def _watch(sentinel: Deployment, watched: Sequence[tuple[TrialRecord, Sighting]]) -> Watch:
     sightings = sorted({each for _, each in watched}, key=lambda each: each.at_s)
-    drifts = [drift_between(sightings, 0, at).ratio for at in range(1, len(sightings))]
-    ratios = [Estimate(value=1.0, low=1.0, high=1.0), *drifts]
-    doubt = dict(zip(sightings, displaced(sightings), strict=True))
+    ratios = ratios_of(sightings)
+    doubt = dict(zip(sightings, doubtful(sightings), strict=True))
     return Watch(
         sentinel=sentinel,
         sightings=len(sightings),
@@ -60,4 +60,5 @@ def _watch(sentinel: Deployment, watched: Sequence[tuple[TrialRecord, Sighting]]
         slowest=max(ratios, key=lambda ratio: ratio.value),
         doubtful=tuple(sorted(record.number for record, each in watched if doubt[each])),
         trials=len(watched),
+        is_blind=all(ratio.low is None for ratio in ratios),
     )

@@ -110,16 +110,24 @@ def _cautions(front: Front) -> Iterator[str]:
         )
     for watch in watches_of(front.measured):
         if watch.doubtful:
-            yield _drifted(watch)
+            yield _drifted(watch, front)
+        if watch.is_blind:
+            name = short(watch.sentinel)
+            yield f"the machine may have drifted: the sentinel, {name}, is too slow to tell"
 
 
-def _drifted(watch: Watch) -> str:
+def _drifted(watch: Watch, front: Front) -> str:
     took = f"{text_of(watch.fastest)} to {text_of(watch.slowest)}"
-    return (
+    found = (
         f"{len(watch.doubtful)} of {watch.trials} trials were measured while the machine was not "
-        f"as at the begin ({_numbered(watch.doubtful)}): the same deployment, "
-        f"{short(watch.sentinel)}, took {took} times as long; `trifront certify` measures the "
-        "candidates in turns"
+        f"as usual ({_numbered(watch.doubtful)}): the same deployment, {short(watch.sentinel)}, "
+        f"took {took} times as long as usual"
+    )
+    if front.certified is not None:
+        return found
+    return (
+        f"{found}; `trifront certify` measures those of them again that may be on the front, and "
+        "`trifront search --repeat` tries the others again"
     )
 
 

@@ -92,10 +92,13 @@ class Study:
 
         Raises:
             StudyError: There are no candidates.
+            ValueError: Fewer than two sessions.
             TrialError: A model or data that cannot be used.
         """
-        from optimizer.certifying.certify import CertifyOrder, certify
+        from optimizer.certifying.certify import FEWEST_SESSIONS, CertifyOrder, certify
 
+        if sessions < FEWEST_SESSIONS:
+            raise ValueError(f"{sessions} sessions show no spread; ask for two or more")
         workspace = self._place.workspace
         with opened_worker(self.space, self._place) as worker:
             return certify(
@@ -108,7 +111,7 @@ class Study:
             )
 
     def compare(
-        self, a: int | str, b: int | str, *, within: float = 0.02, time_s: float = 60.0
+        self, a: int | str, b: int | str, *, within: float = 0.02, time_s: float = 90.0
     ) -> "Comparison":
         """Compare two trials, measured in turns: is ``b`` faster than ``a``, or equivalent?
 

@@ -16,7 +16,7 @@ _FLAGS = {
     "target_not_met": "its intervals are wider than the space asked for",
     "contended": "other work took the processor while it was measured",
     "no_steady_state": "its latencies drifted throughout",
-    "decided": "it misses a bound for certain, or another beats it in everything",
+    "decided": "it was measured no longer, because it misses a bound for certain",
     "level_shift": "its speed jumped in the middle of the measurement",
     "late_arrivals": "the load generator sent requests later than they were due",
 }

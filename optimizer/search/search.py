@@ -11,7 +11,6 @@ from traceback import format_exception_only
 from typing import Protocol
 
 from optimizer.errors import WorkspaceError
-from optimizer.front.certainty import Verdict
 from optimizer.front.front import Front, FrontKeeper
 from optimizer.front.of_study import blocks_in
 from optimizer.front.resampling import with_probabilities
@@ -21,12 +20,10 @@ from optimizer.study.records import TrialRecord
 from optimizer.study.study import Asked, SearchStudy
 from optimizer.workspace import Workspace, discard_blocks, save_blocks, sweep_drafts
 from search_spaces.deployment import Deployment
-from trials.errors import TrialError
+from trials.errors import AbandonedError, TrialError
 from trials.machine.environment import environment
 from trials.measurement import Quality
-from trials.measuring.sentinel import drift_between
-from trials.outcome import Completed, Environment, Failed, Outcome
-from trials.rivals import Rival, rival_of
+from trials.outcome import Completed, Failed, Outcome
 
 _MEASURED = ("load", "measure")  # phases that only the trial may work in
 
@@ -34,17 +31,8 @@ _MEASURED = ("load", "measure")  # phases that only the trial may work in
 class Runner(Protocol):
     """Who runs a trial: a worker process, or anything that answers alike."""
 
-    def run(
-        self,
-        deployment: Deployment,
-        *,
-        on_phase: Callable[[str], None],
-        rivals: tuple[Rival, ...],
-    ) -> Outcome:
-        """Try one deployment, for no longer than until a rival beats it for certain.
-
-        Never raises for a fault of the trial.
-        """
+    def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:
+        """Try one deployment; never raises for a fault of the trial."""
         ...
 
     def report(self, deployment: Deployment) -> Quality:
@@ -142,8 +130,6 @@ class Search:
         self._sentinel = sentinel
         self._stopping = False
         self._fronts = FrontKeeper(study.space.objectives, study.space.constraints)
-        self._front: Front | None = None
-        self._host = _host_of(environment())
 
     def stop(self) -> None:
         """End the search after the trial that is running; may be called from a signal handler."""
@@ -158,7 +144,6 @@ class Search:
         """
         tried = 0
         self._mend()
-        self._front = self.front()
         self._track_begin()
         self._watch()  # what an earlier session measured is this one's too
         while isinstance(begun := self._begun(budget), Asked):
@@ -220,7 +205,7 @@ class Search:
         record = self._study.tell(asked, outcome)
         if isinstance(outcome, Failed) and outcome.kind == "interrupted":
             self._stopping = True
-        self._front = front = self.front()
+        front = self.front()
         self._view.ended(record, front)
         self._track(lambda tracker: tracker.record(record, front))
 
@@ -235,10 +220,13 @@ class Search:
         try:
             self._quiet.shut()
             self._sentinel.look(records)
+        except AbandonedError:
+            pass  # whoever asked for it knows
         except TrialError as error:
             self._view.note(f"the machine is watched no more, for the sentinel: {error}")
         finally:
             self._quiet.open()
+            self._view.phase("")
 
     def _outcome(self, deployment: Deployment) -> Outcome:
         """Run a trial, with nothing beside it from the load of its engine to the last block."""
@@ -251,23 +239,9 @@ class Search:
                 self._quiet.open()
 
         try:
-            return self._runner.run(deployment, on_phase=on_phase, rivals=self._rivals())
+            return self._runner.run(deployment, on_phase=on_phase)
         finally:
             self._quiet.open()
-
-    def _rivals(self) -> tuple[Rival, ...]:
-        """Return who is on the front, measured here by a machine that was as it is now."""
-        now = None if self._sentinel is None else self._sentinel.last
-        found = []
-        for one in () if self._front is None else self._front.candidates:
-            outcome = one.record.outcome
-            assert isinstance(outcome, Completed)
-            is_here = _host_of(outcome.environment) == self._host
-            if one.is_member and one.bounds is Verdict.MEETS and is_here:
-                then = outcome.sentinel
-                if now is None or then is None or not drift_between((then, now), 0, 1).is_certain:
-                    found.append(rival_of(outcome, self._study.space.objectives))
-        return tuple(found)
 
     def _track_begin(self) -> None:
         def begin(tracker: Tracker) -> None:
@@ -300,10 +274,6 @@ class Search:
                 self._view.note(f"trial {record.number} has no verdict: {error}")
                 continue
             self._study.keep_verdict(record.number, quality)
-
-
-def _host_of(environment: Environment) -> str | None:
-    return dict(environment.facts).get("host")
 
 
 def _line(error: BaseException) -> str:

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
+from uuid import uuid4
 
 from optimizer.study.records import TrialRecord
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan
 from trials.errors import TrialError
-from trials.measuring.load import Driven
+from trials.measuring.load import CONTENDED, Driven
 from trials.measuring.sentinel import Sighting, plan_of_sighting, sentinel_of, sighting_of
 from trials.outcome import Completed
 
-SHARE = 0.05  # of the time of a search
+SHARE = 0.05  # of the time of a long search; the first sighting of a session comes at once
 
 
 class Sentinel:
@@ -37,6 +38,7 @@ class Sentinel:
         self._plan = plan_of_sighting(plan)
         self._share = share
         self._clock = clock
+        self._session = uuid4().hex[:8]
         self._due_s = -float("inf")
         self._ended = False
         self.last: Sighting | None = None
@@ -54,7 +56,7 @@ class Sentinel:
         )
 
     def look(self, records: Sequence[TrialRecord]) -> None:
-        """Measure it; what was seen is ``last``.
+        """Measure it; what was seen is ``last``, unless others took the processor meanwhile.
 
         Raises:
             TrialError: It cannot be measured; it is not tried again in this session.
@@ -71,6 +73,7 @@ class Sentinel:
         except TrialError:
             self._ended, self.last = True, None
             raise
-        self.last = sighting_of(deployment, driven.blocks, at_s=at_s)
+        if CONTENDED not in driven.flags:
+            self.last = sighting_of(deployment, driven.blocks, at_s=at_s, session=self._session)
         ended_s = self._clock()
         self._due_s = ended_s + (ended_s - began_s) * (1 / self._share - 1)

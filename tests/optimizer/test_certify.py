@@ -24,7 +24,6 @@ from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
 from trials.outcome import Outcome
-from trials.rivals import Rival
 
 RUNNER = CliRunner()
 
@@ -36,17 +35,11 @@ class SessionRunner(FormulaRunner):
     closed: int = 0
     dies_after: int | None = None
 
-    def run(
-        self,
-        deployment: Deployment,
-        *,
-        on_phase: Callable[[str], None],
-        rivals: tuple[Rival, ...] = (),
-    ) -> Outcome:
+    def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:
         """Answer, or die."""
         if self.dies_after is not None and len(self.ran) >= self.dies_after:
             raise KeyboardInterrupt
-        return super().run(deployment, on_phase=on_phase, rivals=rivals)
+        return super().run(deployment, on_phase=on_phase)
 
     def close(self) -> None:
         """Count it."""

@@ -32,10 +32,9 @@ from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.errors import FaultError
 from trials.machine.environment import environment
 from trials.measurement import Block, Quiet
-from trials.measuring.load import DECIDED, Driven
+from trials.measuring.load import CONTENDED, Driven
 from trials.measuring.sentinel import BLOCKS, level_of, sentinel_of
-from trials.outcome import Completed, Environment, Outcome
-from trials.rivals import rival_of
+from trials.outcome import Completed, Outcome
 
 
 @dataclass
@@ -45,6 +44,8 @@ class Machine:
     now_s: float = 0.0
     pace: Callable[[float], float] = lambda _: 1.0
     seen: list[Deployment] = field(default_factory=list)
+    flags: tuple[str, ...] = ()
+    blocks: int = BLOCKS
 
     def clock(self) -> float:
         """Return its time, seconds."""
@@ -63,7 +64,7 @@ class Machine:
         speed = measured(deployment).speed
         random = np.random.default_rng(len(self.seen))
         latencies = [
-            self.pace(self.now_s) * np.exp(random.normal(0, 0.005, 3)) for _ in range(BLOCKS)
+            self.pace(self.now_s) * np.exp(random.normal(0, 0.005, 3)) for _ in range(self.blocks)
         ]
         blocks = tuple(
             Block(start_s=0.0, window_s=0.1, latencies_s=each, batch_size=1) for each in latencies
@@ -73,7 +74,7 @@ class Machine:
             cold_call_s=0.0,
             warmup_s=0.0,
             speed=speed,
-            flags=(),
+            flags=self.flags,
             quiet=Quiet(contended_blocks=0, repeated_blocks=0, cpu_s_per_request=None),
         )
 
@@ -214,7 +215,7 @@ def test_front_says_which_trials_a_slower_machine_measured(
     assert slow < set(watch.doubtful)  # and those just before the jump, which nobody can know
     assert len(watch.doubtful) <= len(slow) + 3
     assert watch.slowest.value == pytest.approx(1.3, rel=0.02)
-    said = [line for line in summary_of_front(view.fronts[-1]) if "not as at the begin" in line]
+    said = [line for line in summary_of_front(view.fronts[-1]) if "not as usual" in line]
     assert len(said) == 1
     assert "trifront certify" in said[0]
 
@@ -227,7 +228,7 @@ def test_front_of_a_steady_machine_says_nothing_of_it(study: SearchStudy, tmp_pa
     (watch,) = watches_of(records)
     assert watch.doubtful == ()
     assert watch.trials == 29
-    assert not any("begin" in line for line in summary_of_front(view.fronts[-1]))
+    assert not any("usual" in line for line in summary_of_front(view.fronts[-1]))
 
 
 def test_two_machines_are_not_held_against_each_other(study: SearchStudy, tmp_path: Path) -> None:
@@ -248,69 +249,34 @@ def test_two_machines_are_not_held_against_each_other(study: SearchStudy, tmp_pa
     assert [watch.doubtful for watch in watches_of(apart)] == [(), ()]
 
 
-def test_rivals_are_members_of_the_front_of_a_machine_as_it_is_now(
+def test_sighting_beside_other_work_is_not_kept(study: SearchStudy, tmp_path: Path) -> None:
+    machine = Machine(flags=(CONTENDED,))
+
+    records = watched(study, tmp_path, machine, trials=6)
+
+    assert machine.seen
+    assert [outcome_of(record).sentinel for record in records] == [None] * 6
+
+
+def test_sentinel_that_is_too_slow_to_tell_is_said_to_be(
     study: SearchStudy, tmp_path: Path
 ) -> None:
-    machine = Machine(pace=lambda now_s: 1.0 + (now_s > 150))
-    runner, view = FormulaRunner(answer=machine.run), ListeningView()
+    view, machine = ListeningView(), Machine(blocks=4)
 
-    records = watched(study, tmp_path, machine, trials=30, view=view, runner=runner)
+    watched(study, tmp_path, machine, trials=6, view=view)
 
-    assert runner.rivals[0] == ()
-    for at, rivals in enumerate(runner.rivals[1:]):
-        members = view.fronts[at].members
-        front = {rival_of(outcome_of(one), study.space.objectives) for one in members}
-        assert set(rivals) <= front
-    assert any(runner.rivals)
-    # as fast as they ever were, but measured before the machine became slower
-    slow = [at for at, record in enumerate(records) if at and level(record) > 1.5]
-    before = {
-        rival_of(outcome_of(record), study.space.objectives)
-        for record in records
-        if record.number and level(record) < 1.5
-    }
-    assert slow
-    assert not any(set(runner.rivals[at]) & before for at in slow)
+    assert any("is too slow to tell" in line for line in summary_of_front(view.fronts[-1]))
 
 
-def test_what_another_machine_measured_is_no_rival(study: SearchStudy, tmp_path: Path) -> None:
-    def elsewhere(deployment: Deployment) -> Outcome:
-        found = measured(deployment)
-        return replace(found, environment=Environment(facts=(("host", "another"),)))
+def test_certified_front_is_not_to_be_certified(study: SearchStudy, tmp_path: Path) -> None:
+    view = ListeningView()
+    pace = Machine(pace=lambda now_s: 1.3 if 100 < now_s < 200 else 1.0)
+    watched(study, tmp_path, pace, trials=30, view=view)
+    certified = replace(view.fronts[-1], certified="certified today")
 
-    def here(deployment: Deployment) -> Outcome:
-        return replace(measured(deployment), environment=environment())
+    (said,) = [line for line in summary_of_front(certified) if "not as usual" in line]
 
-    there, ours = FormulaRunner(answer=elsewhere), FormulaRunner(answer=here)
-    watched(study, tmp_path, Machine(), trials=8, runner=there)
-    watched(study, tmp_path, Machine(), trials=16, runner=ours)
-
-    assert not any(there.rivals)
-    assert ours.rivals[0] == ()
-    assert any(ours.rivals)
-
-
-def test_worker_measures_no_longer_than_until_a_rival_has_won(
-    tmp_path: Path, space: SearchSpace
-) -> None:
-    place = place_at(tmp_path / "trifront", None)
-    deployment = next(space.deployments())
-    with opened_worker(space, place) as worker:
-        alone = worker.run(deployment, on_phase=lambda _: None)
-        assert isinstance(alone, Completed)
-        tenth = replace(
-            rival_of(alone, space.objectives),
-            metrics=tuple(
-                (name, estimate.scaled(10.0 if name == "throughput_sps" else 0.1))
-                for name, estimate in rival_of(alone, space.objectives).metrics
-            ),
-        )
-
-        beaten = worker.run(deployment, on_phase=lambda _: None, rivals=(tenth,))
-
-    assert isinstance(beaten, Completed)
-    assert (DECIDED in alone.flags, DECIDED in beaten.flags) == (False, True)
-    assert beaten.speed.blocks == space.plan.min_blocks < alone.speed.blocks
+    assert "certify" not in said
 
 
 def test_worker_measures_the_sentinel_briefly(tmp_path: Path, space: SearchSpace) -> None:

@@ -42,7 +42,7 @@ from trials.outcome import Environment, Failed
 class Session:
     """Does what the name of the deployment's variant says."""
 
-    def run(self, deployment, on_phase, rivals=()):
+    def run(self, deployment, on_phase):
         on_phase("prepare")
         on_phase("measure")
         said = getattr(self, deployment.variant.replace("-", "_"))(deployment)
@@ -115,7 +115,7 @@ class Session:
 
 
 class Speechless(Session):
-    def run(self, deployment, on_phase, rivals=()):
+    def run(self, deployment, on_phase):
         return lambda: None
 
 

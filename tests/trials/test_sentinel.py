@@ -1,5 +1,6 @@
 """The sentinel's levels, and when they say for certain that the machine is another."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,12 @@ from trials.measuring.sentinel import (
     BLOCKS,
     Sighting,
     displaced,
-    drift_between,
+    doubtful,
     level_of,
     plan_of_sighting,
+    ratios_of,
     sentinel_of,
     sighting_of,
-    steps_of,
 )
 
 DEPLOYMENT = Deployment(
@@ -29,10 +30,12 @@ DEPLOYMENT = Deployment(
 )
 
 
-def seen(level_s: float, *, seed: int, scatter: float = 0.01, at_s: float = 0.0) -> Sighting:
+def seen(
+    level_s: float, *, seed: int, scatter: float = 0.01, at_s: float = 0.0, session: str = "a"
+) -> Sighting:
     noise = np.random.default_rng(seed).normal(0, scatter, BLOCKS)
     levels_s = tuple(float(each) for each in level_s * np.exp(noise))
-    return Sighting(deployment=DEPLOYMENT, at_s=at_s, levels_s=levels_s)
+    return Sighting(deployment=DEPLOYMENT, at_s=at_s, session=session, levels_s=levels_s)
 
 
 def test_sentinel_is_the_same_engine_under_a_closed_loop_of_one_worker() -> None:
@@ -47,7 +50,7 @@ def test_level_is_the_mean_latency_of_the_median_block() -> None:
         for at in range(1, 13)
     ]
 
-    found = sighting_of(DEPLOYMENT, blocks, at_s=7.0)
+    found = sighting_of(DEPLOYMENT, blocks, at_s=7.0, session="a")
 
     assert found.levels_s == tuple(float(at + 1) for at in range(1, 13))
     assert level_of(found).value == 7.5
@@ -62,63 +65,81 @@ def test_limits_of_a_level_cover_the_median_of_what_they_are_drawn_from() -> Non
     assert 0.95 <= covered <= 0.975
 
 
+def of_levels(levels: Sequence[float], *, session: str = "a") -> list[Sighting]:
+    return [seen(level, seed=at, at_s=at, session=session) for at, level in enumerate(levels)]
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_too_few_blocks_give_no_limits_and_no_certainty(count: int) -> None:
-    few = Sighting(deployment=DEPLOYMENT, at_s=0.0, levels_s=(1.0,) * count)
-    other = Sighting(deployment=DEPLOYMENT, at_s=1.0, levels_s=(9.0,) * count)
+    few = [replace(one, levels_s=one.levels_s[:count]) for one in of_levels([1.0, 9.0, 1.0])]
 
-    assert level_of(few).low is None
-    assert not drift_between((few, other), 0, 1).is_certain
+    assert level_of(few[0]).low is None
+    assert displaced(few) == (False, False, False)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "certain"), [(1.0, False), (1.04, False), (1.2, True), (0.8, True), (0.97, False)]
+    ("level", "is_displaced"),
+    [(1.0, False), (1.04, False), (1.2, True), (0.8, True), (0.97, False)],
 )
-def test_drift_is_certain_where_it_is_larger_than_5_percent_and_the_scatter(
-    *, ratio: float, certain: bool
+def test_displaced_is_further_from_the_usual_than_5_percent_and_the_scatter(
+    *, level: float, is_displaced: bool
 ) -> None:
-    found = drift_between((seen(1.0, seed=1), seen(ratio, seed=2)), 0, 1)
+    sightings = of_levels([1.0, 1.0, 1.0, level, 1.0, 1.0])
 
-    assert found.ratio.value == pytest.approx(ratio, rel=0.02)
-    assert found.is_certain is certain
+    assert ratios_of(sightings)[3].value == pytest.approx(level, rel=0.02)
+    assert displaced(sightings) == (False, False, False, is_displaced, False, False)
 
 
 def test_one_disturbed_block_moves_nothing() -> None:
-    quiet, hit = seen(1.0, seed=1), seen(1.0, seed=2)
-    hit = Sighting(deployment=DEPLOYMENT, at_s=1.0, levels_s=(50.0, *hit.levels_s[1:]))
+    sightings = of_levels([1.0] * 6)
+    sightings[2] = replace(sightings[2], levels_s=(50.0, *sightings[2].levels_s[1:]))
 
-    assert not drift_between((quiet, hit), 0, 1).is_certain
+    assert not any(displaced(sightings))
 
 
-def test_same_machine_is_called_another_in_hardly_any_of_many_pairs() -> None:
-    """Levels that wander by 2 % between sightings, as they do on a shared machine."""
+def test_first_sighting_that_was_slow_is_the_only_one_displaced() -> None:
+    assert displaced(of_levels([1.2, *[1.0] * 9])) == (True, *[False] * 9)
+
+
+@pytest.mark.parametrize("wander", [0.0, 0.02, 0.04])
+def test_levels_that_wander_alike_are_seldom_called_displaced(wander: float) -> None:
+    """300 searches of 30 sightings; the levels of each wander as on a shared machine."""
     random = np.random.default_rng(0)
-    pairs = [
-        (seen(1.0, seed=at), seen(float(np.exp(random.normal(0, 0.02))), seed=10_000 + at))
-        for at in range(1_000)
+    alarms = [
+        any(displaced(of_levels(np.exp(random.normal(0, wander, 30)).tolist())))
+        for _ in range(300)
     ]
 
-    alarms = sum(drift_between(pair, 0, 1).is_certain for pair in pairs)
-
-    assert alarms <= 10
+    assert sum(alarms) <= 0.05 * len(alarms)
 
 
-def test_trials_beside_a_jump_and_away_from_the_begin_are_displaced() -> None:
-    levels = [1.0, 1.0, 1.3, 1.3, 1.0, 1.0]
-    sightings = [seen(level, seed=at, at_s=at) for at, level in enumerate(levels)]
+def test_machine_that_is_slow_for_a_while_is_seen_though_levels_wander() -> None:
+    random = np.random.default_rng(0)
+    levels = np.exp(random.normal(0, 0.01, 30))
+    levels[10:18] *= 1.3
 
-    assert [step.is_certain for step in steps_of(sightings)] == [False, True, False, True, False]
-    assert displaced(sightings) == (False, True, True, True, False, False)
+    found = displaced(of_levels(levels.tolist()))
+
+    assert found == tuple(10 <= at < 18 for at in range(30))
 
 
-def test_creeping_drift_displaces_what_is_far_from_the_begin() -> None:
-    sightings = [seen(1.02**at, seed=at, at_s=at) for at in range(10)]
+def test_trials_beside_a_displaced_sighting_are_doubtful() -> None:
+    sightings = of_levels([1.0, 1.0, 1.3, 1.3, 1.0, 1.0, 1.0, 1.0])
 
-    found = displaced(sightings)
+    assert doubtful(sightings) == (False, True, True, True, False, False, False, False)
 
-    assert not any(step.is_certain for step in steps_of(sightings))
-    assert found[0] is False
-    assert found[-1] is True
+
+def test_sighting_of_the_next_session_says_nothing_of_the_last_trials_of_this_one() -> None:
+    quiet = of_levels([1.0] * 5)
+    slow = [replace(one, at_s=10 + one.at_s) for one in of_levels([1.3, 1.3], session="b")]
+
+    assert doubtful([*quiet, *slow]) == (*[False] * 5, True, True)
+
+
+def test_creeping_drift_displaces_its_ends() -> None:
+    found = displaced(of_levels([1.03**at for at in range(15)]))
+
+    assert (found[0], found[7], found[14]) == (True, False, True)
 
 
 def test_plan_of_a_sighting_ends_at_its_first_look() -> None:

@@ -16,7 +16,6 @@ from search_spaces.space import MeasuringPlan, SearchSpace
 
 if TYPE_CHECKING:
     from trials.references import Wanted
-    from trials.rivals import Rival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +51,12 @@ class Job:
 
     Attributes:
         wanted: How many references ``record`` is to record; None for the other verbs.
-        rivals: Against which ``run`` may find its deployment hopeless.
         plan: How ``measure`` is to measure; None for the space's own plan.
     """
 
     verb: Verb
     deployment: Deployment | None = None
     wanted: "Wanted | None" = None
-    rivals: "tuple[Rival, ...]" = ()
     plan: MeasuringPlan | None = None
 
 

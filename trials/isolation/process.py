@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from trials.measuring.load import Driven
     from trials.outcome import Outcome
     from trials.references import Recorded, Wanted
-    from trials.rivals import Rival
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _FIRST_TO_GO = "1000"  # proc(5): the highest oom_score_adj
@@ -55,7 +54,6 @@ class Session(Protocol):
         self,
         deployment: Deployment,
         on_phase: Callable[[str], None],
-        rivals: "tuple[Rival, ...]",
     ) -> "Outcome":
         """Try one deployment, telling each step as it begins."""
         ...
@@ -127,7 +125,7 @@ def _function(name: str) -> Callable[..., Any]:
 def _done(session: Session, job: Job, connection: Connection) -> object:
     match job.verb, job.deployment:
         case Verb.RUN, Deployment() as deployment:
-            return session.run(deployment, partial(_announce, connection), job.rivals)
+            return session.run(deployment, partial(_announce, connection))
         case Verb.REPORT, Deployment() as deployment:
             return session.report(deployment)
         case Verb.PREPARE, Deployment() as deployment:

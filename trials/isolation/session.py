@@ -10,7 +10,6 @@ from trials.measuring.load import Driven
 from trials.outcome import Outcome
 from trials.recording import record_references
 from trials.references import Recorded, Wanted
-from trials.rivals import Rival
 from trials.run import OnPhase, measure_speed, run_trial, score_report
 from trials.store.store import Store
 
@@ -21,9 +20,9 @@ class BenchSession:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
-    def run(self, deployment: Deployment, on_phase: OnPhase, rivals: tuple[Rival, ...]) -> Outcome:
+    def run(self, deployment: Deployment, on_phase: OnPhase) -> Outcome:
         """Try one deployment."""
-        return run_trial(deployment, self._bench, on_phase=on_phase, rivals=rivals)
+        return run_trial(deployment, self._bench, on_phase=on_phase)
 
     def report(self, deployment: Deployment) -> Quality:
         """Score a deployment on the report split."""

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from trials.measurement import Quality
     from trials.measuring.load import Driven
     from trials.references import Recorded, Wanted
-    from trials.rivals import Rival
 
 _BYTES_PER_MB = 1e6
 
@@ -89,25 +88,14 @@ class Worker:
     ) -> None:
         self.close()
 
-    def run(
-        self,
-        deployment: Deployment,
-        *,
-        on_phase: Callable[[str], None],
-        rivals: "tuple[Rival, ...]" = (),
-    ) -> Outcome:
+    def run(self, deployment: Deployment, *, on_phase: Callable[[str], None]) -> Outcome:
         """Try one deployment; its faults are outcomes, whatever they do to the process.
-
-        Args:
-            deployment: Which.
-            on_phase: Told each step before it is entered.
-            rivals: It is measured no longer than until one of them beats it for certain.
 
         Raises:
             StoreError: The store cannot be read or written.
         """
         try:
-            result = self._ask(Job(verb=Verb.RUN, deployment=deployment, rivals=rivals), on_phase)
+            result = self._ask(Job(verb=Verb.RUN, deployment=deployment), on_phase)
         except MemoryLimitError as error:
             return Infeasible(
                 deployment=deployment,

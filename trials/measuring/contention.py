@@ -22,7 +22,6 @@ from time import perf_counter, process_time
 # stolen time above this spoils tails: gating on it cut the spread of p99 from 246 % to 8.5 %
 QUEUED_SHARE = 0.02
 # counted in ticks of 10 ms, so a short measurement cannot tell less apart
-_MOST_TAKEN = 0.99  # of the processor
 FOREIGN_SHARE = 0.05
 _LEAST_FOREIGN_S = 0.03  # three ticks: own ticks are sampled too, and may be one off on each CPU
 # a process that leaves less than this of its CPUs idle queues behind itself
@@ -34,6 +33,7 @@ _US_PER_S = 1e6
 _TICKS_PER_S = 100  # USER_HZ, fixed in Linux' interface to user space
 _IDLE_COLUMNS = (3, 4)  # idle, iowait
 _COLUMNS = 8  # user … steal; guest time is already inside user
+_MOST_TAKEN = 0.99  # of the processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +96,21 @@ def was_contended(before: Reading, after: Reading) -> bool:
 
 
 def taken_share(before: Reading, after: Reading) -> float:
-    """Say which share of what this process could have used others took at most, in [0, 1)."""
-    capacity_s = (after.wall_s - before.wall_s) * after.cpus
+    """Say which share of the processor that this process asked for others took, in [0, 1).
+
+    The share of the time that its threads waited in the run queue; where the kernel does not tell
+    that, the share of our CPUs that went to others, which is more. A CPU that was throttled may
+    have taken any share.
+    """
+    if after.throttled > before.throttled:
+        return _MOST_TAKEN
     own_s = after.own_s - before.own_s
-    foreign = 0.0
-    if capacity_s > 0 and before.busy_s is not None and after.busy_s is not None:
-        foreign = (after.busy_s - before.busy_s - own_s) / capacity_s
-    return min(max(foreign, _waited(before, after, own_s), 0.0), _MOST_TAKEN)
+    taken = _waited(before, after, own_s)
+    capacity_s = (after.wall_s - before.wall_s) * after.cpus
+    is_told = before.queued_s is not None and after.queued_s is not None
+    if not is_told and capacity_s > 0 and before.busy_s is not None and after.busy_s is not None:
+        taken = (after.busy_s - before.busy_s - own_s) / capacity_s
+    return min(max(taken, 0.0), _MOST_TAKEN)
 
 
 def _waited(before: Reading, after: Reading, own_s: float) -> float:

@@ -9,9 +9,9 @@ The order and its reasons::
     contention   a block during which others took the processor is measured again, at most three
                  times; where that never helps, blocks are kept as they are, counted, and the
                  result is flagged ``contended``
-    blocks       until the intervals are narrow enough (``stopping``), or a bound is missed or a
-                 rival is better for certain, which is flagged ``decided``, or max_s is over, which
-                 is flagged ``target_not_met``; a jump in the middle is flagged ``level_shift``
+    blocks       until the intervals are narrow enough (``stopping``), or a bound is missed for
+                 certain, which is flagged ``decided``, or max_s is over, which is flagged
+                 ``target_not_met``; a jump in the middle is flagged ``level_shift``
 
 ``max_s`` counts from the end of the cold call and is kept to within one request, warm-up included.
 Where an engine is too slow for ``min_blocks`` full blocks in that time, a block gets its share of

@@ -135,6 +135,7 @@ def drive_open(
 
     Raises:
         SaturatedError: The deployment cannot keep up with the rate.
+        DisturbedError: Others may have taken what it would need to keep up.
         LateError: The generator could not keep its times.
         StampsError: Recorded times contradict one another.
         TrialError: Whatever the engine raises, as it was; so does any other exception.

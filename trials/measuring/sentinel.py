@@ -6,9 +6,10 @@ does not change: where it does, the machine did. A sighting is short, a dozen bl
 trial keeps the one that came before it.
 
 A level is the median over the blocks of a sighting, with the limits of its order statistics, so
-that one disturbed block moves nothing. Two levels differ *for certain* where every ratio of a
-level within the limits of the one to a level within the limits of the other lies beyond 5 %: less
-differs between two loads of the same engine anyway. Pure.
+that one disturbed block moves nothing. Levels wander a little from sighting to sighting on any
+machine, which is no news. So a sighting is *displaced* where its whole interval lies further from
+the median of all levels than 5 %, and than four times the spread with which neighbouring levels
+of this machine differ anyway. Pure.
 """
 
 import math
@@ -23,7 +24,10 @@ from trials.measurement import Block, Estimate, Seconds
 
 BLOCKS = 12
 _LEFT_OUT = 2  # of twelve at either end: covers the median with 96.1 %
-_LEAST = math.log(1.05)
+_LEAST = math.log(1.05)  # so much differs between two loads of the same engine anyway
+_FEWEST_STEPS = 4  # between sightings, to know how levels wander
+_MAD = 1.4826  # by which the median of absolute values is below the spread of normal ones
+_MOST_WANDER = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,34 +37,14 @@ class Sighting:
     Attributes:
         deployment: Under a closed loop of one worker.
         at_s: When, seconds since the epoch.
+        session: Equal for the sightings of one session of a search.
         levels_s: Mean latency of each block in order, seconds; at least one.
     """
 
     deployment: Deployment
     at_s: float
+    session: str
     levels_s: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
-    """How far the machine moved between two sightings.
-
-    Attributes:
-        since: The earlier one's place in the order of time, likewise ``until`` the later one's.
-        ratio: Latency then / latency before; above one the machine became slower.
-    """
-
-    since: int
-    until: int
-    ratio: Estimate
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether it moved by more than 5 %, whichever levels within the limits are the true."""
-        low, high = self.ratio.low, self.ratio.high
-        return (low is not None and math.log(low) > _LEAST) or (
-            high is not None and math.log(high) < -_LEAST
-        )
 
 
 def sentinel_of(deployment: Deployment) -> Deployment:
@@ -78,17 +62,19 @@ def plan_of_sighting(plan: MeasuringPlan) -> MeasuringPlan:
         block_s=min(plan.block_s, 0.04),
         block_requests=1,
         warmup_s=min(plan.warmup_s, 0.1),
-        max_s=min(plan.max_s, 1.0),
+        max_s=plan.max_s,  # slow engines need it for their dozen blocks
         deadline_s=plan.deadline_s,
         max_memory_mb=plan.max_memory_mb,
         seed=plan.seed,
     )
 
 
-def sighting_of(deployment: Deployment, blocks: Sequence[Block], *, at_s: float) -> Sighting:
+def sighting_of(
+    deployment: Deployment, blocks: Sequence[Block], *, at_s: float, session: str
+) -> Sighting:
     """Keep of a measurement what tells how fast the machine is."""
     levels_s = tuple(float(block.latencies_s.mean()) for block in blocks)
-    return Sighting(deployment=deployment, at_s=at_s, levels_s=levels_s)
+    return Sighting(deployment=deployment, at_s=at_s, session=session, levels_s=levels_s)
 
 
 def level_of(sighting: Sighting) -> Estimate:
@@ -101,39 +87,47 @@ def level_of(sighting: Sighting) -> Estimate:
     return Estimate(value=value, low=float(ordered[left_out]), high=float(ordered[-1 - left_out]))
 
 
-def drift_between(sightings: Sequence[Sighting], since: int, until: int) -> Drift:
-    """Compare two of several sightings of one sentinel."""
-    before, after = level_of(sightings[since]), level_of(sightings[until])
-    return Drift(
-        since=since,
-        until=until,
-        ratio=Estimate(
-            value=after.value / before.value,
-            low=None if after.low is None or before.high is None else after.low / before.high,
-            high=None if after.high is None or before.low is None else after.high / before.low,
-        ),
-    )
+def ratios_of(sightings: Sequence[Sighting]) -> tuple[Estimate, ...]:
+    """Return each level over the median of all of them; above one the machine was slower.
 
-
-def steps_of(sightings: Sequence[Sighting]) -> tuple[Drift, ...]:
-    """Compare each of several sightings, in order of time, with the one before it."""
-    return tuple(drift_between(sightings, at - 1, at) for at in range(1, len(sightings)))
+    Args:
+        sightings: Of one sentinel on one machine, at least one.
+    """
+    levels = [level_of(each) for each in sightings]
+    usual_s = float(np.median([level.value for level in levels]))
+    return tuple(level.scaled(1 / usual_s) for level in levels)
 
 
 def displaced(sightings: Sequence[Sighting]) -> tuple[bool, ...]:
-    """Tell behind which sightings the machine was for certain not as it was at the first.
-
-    A trial lies between two: it is doubtful where either is displaced, or where the machine
-    jumped from one to the other.
+    """Tell at which sightings the machine was for certain not as it was most of the time.
 
     Args:
         sightings: Of one sentinel on one machine, in order of time; at least one.
-
-    Returns:
-        For each sighting whether a trial behind it, and before the next, is doubtful.
     """
-    later = range(1, len(sightings))
-    away = [False, *(drift_between(sightings, 0, at).is_certain for at in later)]
-    jumps = [*(step.is_certain for step in steps_of(sightings)), False]
-    following = [*away[1:], False]
-    return tuple(map(any, zip(away, following, jumps, strict=True)))
+    ratios = ratios_of(sightings)
+    steps = np.abs(np.diff([math.log(ratio.value) for ratio in ratios]))
+    # of two levels that wander alike, the difference spreads by the root of two more than either
+    wander = _MAD * float(np.median(steps)) / math.sqrt(2) if steps.size >= _FEWEST_STEPS else 0.0
+    least = max(_LEAST, _MOST_WANDER * wander)
+    return tuple(
+        (ratio.low is not None and math.log(ratio.low) > least)
+        or (ratio.high is not None and math.log(ratio.high) < -least)
+        for ratio in ratios
+    )
+
+
+def doubtful(sightings: Sequence[Sighting]) -> tuple[bool, ...]:
+    """Tell behind which sightings trials are doubtful.
+
+    A trial behind a sighting is, where that one is displaced, or the next one of the same session.
+    Behind the last of a session nothing is known.
+
+    Args:
+        sightings: As for :func:`displaced`.
+    """
+    moved = displaced(sightings)
+    following = [
+        after and then.session == now.session
+        for now, then, after in zip(sightings, sightings[1:], moved[1:], strict=False)
+    ]
+    return tuple(here or there for here, there in zip(moved, [*following, False], strict=True))

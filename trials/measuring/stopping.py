@@ -4,16 +4,11 @@ Looking after every block and stopping at the first narrow interval would stop o
 the blocks are looked at seldom, at counts that grow by a quarter. Everything here is pure.
 
 A measurement may also end because there is nothing left to decide: its deployment misses a bound
-for certain, or is beaten for certain by another in everything at once, so that no narrower
-interval would bring it back. Whoever looks k times has k chances to be wrong, so the k-th look
-spends 5 % / (k (k + 1)) of error and no more: all looks together, be they ever so many, spend the
-5 % of a single interval, and half of that on the side on which a miss is called
-(``scripts/simulate_stopping.py``). While others take the processor nothing is decided by speed.
-
-Many rivals are no more chances to be wrong than speeds are told apart: whoever does not beat this
-deployment does not in some speed, where its bound then lies beyond the true value. All wrong calls
-that rest on one speed need its limit beyond that value, whichever rivals make them. So the speeds
-share a look's error, and the rivals do not.
+for certain, so that no narrower interval would bring it back. Whoever looks k times has k chances
+to be wrong, so the k-th look spends 5 % / (k (k + 1)) of error and no more: all looks together, be
+they ever so many, spend the 5 % of a single interval, and half of that on the side on which a miss
+is called (``scripts/simulate_stopping.py``). While others take the processor nothing is decided by
+speed.
 
 References:
     Pocock, S. (1977), Group sequential methods in the design and analysis of clinical trials.
@@ -41,12 +36,10 @@ class Question:
     Attributes:
         bounds: What it must meet.
         is_out: It misses one for certain by what was known before it was driven.
-        hurdles: For each rival the bounds all of which it misses where that rival beats it.
     """
 
     bounds: tuple[Constraint, ...]
     is_out: bool
-    hurdles: tuple[tuple[Constraint, ...], ...] = ()
 
     def answered(self, blocks: Sequence[Block], look: int, *, disturbed: bool = False) -> bool:
         """Tell at the ``look``-th look whether more blocks would change nothing.
@@ -58,9 +51,7 @@ class Question:
         """
         if self.is_out or disturbed:
             return self.is_out
-        return is_decided(blocks, self.bounds, look=look) or is_beaten(
-            blocks, self.hurdles, look=look
-        )
+        return is_decided(blocks, self.bounds, look=look)
 
 
 def next_look(blocks: int) -> int:
@@ -118,27 +109,6 @@ def is_decided(blocks: Sequence[Block], bounds: Iterable[Constraint], *, look: i
         misses(SPEEDS[bound.metric.name](blocks, confidence=confidence), bound)
         for bound in bounds
         if bound.metric.name in SPEEDS
-    )
-
-
-def is_beaten(
-    blocks: Sequence[Block], hurdles: Sequence[Sequence[Constraint]], *, look: int
-) -> bool:
-    """Tell whether some rival's bounds of speed are all missed for certain.
-
-    Args:
-        blocks: In order of time.
-        hurdles: By rival, at least one bound each, all of speed.
-        look: How often this was asked of this measurement, this time included.
-
-    Raises:
-        ValueError: No block, or one without requests or length.
-    """
-    names = {bound.metric.name for bounds in hurdles for bound in bounds}
-    confidence = 1 - (1 - confidence_at(look)) / max(1, len(names))
-    speeds = {name: SPEEDS[name](blocks, confidence=confidence) for name in names}
-    return any(
-        all(misses(speeds[bound.metric.name], bound) for bound in bounds) for bounds in hurdles
     )
 
 
