@@ -6,7 +6,7 @@ interruption goes on where it was.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,13 +15,16 @@ from optimizer.wiring import Place
 from optimizer.workspace import STORE_LIMIT_BYTES
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
-from trials.backend import Capabilities
 from trials.backends.catalog import backend_named
-from trials.capabilities import batch_in_engine, engines_of, refuse_ignored
+from trials.capabilities import (
+    batch_in_engine,
+    engines_of,
+    narrowed,
+    refusal_of,
+    refuse_ignored,
+)
 from trials.errors import AbandonedError, FaultError, InfeasibleError
 from trials.isolation.worker import Worker
-
-_NO_SUCH = "it has no such arithmetic"
 
 
 class Standing(StrEnum):
@@ -75,36 +78,27 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
         targets: Devices, which may honour different precisions; none for this machine.
 
     Raises:
-        SpaceError: An axis that the backend does not honour here, or at all for a target.
+        SpaceError: An axis that the backend does not honour, or precisions that no target has.
         UnsupportedError: The backend does not build here, or not for a target.
     """
-    jobs = []
-    for target in targets or (None,):
-        capabilities = backend_named(space.backend, target=target).capabilities()
-        refuse_ignored(space if target is None else _narrowed(space, capabilities), capabilities)
-        refusals = dict(capabilities.refusals)
-        jobs += [
-            Job(
-                deployment=deployment,
-                target=target,
-                batch_size=batch_in_engine(deployment, capabilities),
-                refusal=""
-                if deployment.precision in capabilities.precisions
-                else f"no {deployment.precision}: {refusals.get(deployment.precision, _NO_SUCH)}",
-            )
-            for deployment in engines_of(space, capabilities)
-        ]
+    known = {
+        target: backend_named(space.backend, target=target).capabilities()
+        for target in targets or (None,)
+    }
+    jobs = [
+        Job(
+            deployment=deployment,
+            target=target,
+            batch_size=batch_in_engine(deployment, capabilities),
+            refusal=refusal_of(deployment.precision, capabilities),
+        )
+        for target, capabilities in known.items()
+        for deployment in engines_of(space, capabilities)
+    ]
+    for target, capabilities in known.items():
+        is_alone = target is None or all(job.refusal for job in jobs)
+        refuse_ignored(space if is_alone else narrowed(space, capabilities), capabilities)
     return tuple(jobs)
-
-
-def _narrowed(space: SearchSpace, capabilities: Capabilities) -> SearchSpace:
-    """Leave out the precisions that a target lacks; all of them where none would be left."""
-    axes = []
-    for axis in space.axes:
-        kept = tuple(value for value in axis.values if value in capabilities.precisions)
-        is_narrower = axis.name == "precision" and kept
-        axes.append(replace(axis, values=kept) if is_narrower else axis)
-    return replace(space, axes=tuple(axes))
 
 
 def build_all(
@@ -158,7 +152,7 @@ class _Pool:
         for target in targets:
             self._idle[target] = SimpleQueue()
             capabilities = backend_named(space.backend, target=target).capabilities()
-            honoured = _narrowed(space, capabilities)
+            honoured = narrowed(space, capabilities)
             for _ in range(workers):
                 worker = _worker(honoured, place.workspace.store, target)
                 self._all.append(worker)
@@ -166,7 +160,11 @@ class _Pool:
 
     def build(self, job: Job) -> Built:
         if job.refusal:
-            return Built(job=job, standing=Standing.CANNOT, reason=job.refusal)
+            return Built(
+                job=job,
+                standing=Standing.CANNOT,
+                reason=f"no {job.deployment.precision}: {job.refusal}",
+            )
         worker = self._idle[job.target].get()
         try:
             return _built(worker, job)

@@ -4,6 +4,8 @@ An axis value that a backend ignores is refused with a reason and never searched
 be duplicates that look like discoveries.
 """
 
+from dataclasses import replace
+
 from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Precision, Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
@@ -25,6 +27,24 @@ def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
             problem = _option_problem(axis, space.backend, capabilities)
         if problem is not None:
             raise SpaceError(problem, source=space.source, key=f"axes.{axis.name}")
+
+
+def refusal_of(precision: Precision, capabilities: Capabilities) -> str:
+    """Say why a precision is not built; empty where it is."""
+    if precision in capabilities.precisions:
+        return ""
+    return dict(capabilities.refusals).get(precision, "it has no such arithmetic")
+
+
+def narrowed(space: SearchSpace, capabilities: Capabilities) -> SearchSpace:
+    """Leave out the precisions that are not built, which may be all of them."""
+    axes = tuple(
+        replace(axis, values=tuple(v for v in axis.values if v in capabilities.precisions))
+        if axis.name == "precision"
+        else axis
+        for axis in space.axes
+    )
+    return replace(space, axes=axes)
 
 
 def engine_spec(
@@ -61,12 +81,11 @@ def engine_spec(
 
 
 def _precision_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str | None:
-    reasons = dict(capabilities.refusals)
     honoured = ", ".join(capabilities.precisions)
     for value in axis.values:
         precision = Precision(str(value))
-        if precision not in capabilities.precisions:
-            reason = reasons.get(precision, "it has no such arithmetic")
+        reason = refusal_of(precision, capabilities)
+        if reason:
             return f"backend {backend!r} does not build {precision}: {reason}; use {honoured}"
     return None
 

@@ -2,7 +2,7 @@
 
 *Infeasible* is a fact about the deployment (it does not fit, it is not supported) and is told to
 the sampler as a constraint. *Failed* is a fact about tonight (a crash, a hang) and may be retried.
-There are no sentinel scores.
+There are no made-up scores.
 """
 
 from collections.abc import Callable

@@ -36,7 +36,6 @@ from trials.measuring.comparison import SPEEDS
 from trials.measuring.load import CONTENDED
 from trials.outcome import Completed, Outcome
 
-FEWEST_SESSIONS = 2  # one shows no spread
 MOST_SESSIONS = 30
 _DECIDED = 0.05  # probability up to which a candidate does not belong
 

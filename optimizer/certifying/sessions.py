@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trials.measurement import Estimate
 from trials.measuring.statistics import CONFIDENCE
 
-_FEWEST = 2  # sessions; one has no spread
+FEWEST_SESSIONS = 2  # one has no spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ def spreads(values: Mapping[int, Sequence[float]]) -> dict[int, Spread]:
     logs = {
         trial: np.log(np.asarray(each, dtype=float))
         for trial, each in values.items()
-        if len(each) >= _FEWEST
+        if len(each) >= FEWEST_SESSIONS
     }
     if not logs:
         return {}

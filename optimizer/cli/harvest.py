@@ -20,7 +20,10 @@ from optimizer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from optimizer.front.front import Candidate, Front
+    from trials.measurement import Quality
 
 NOTHING_FEASIBLE = 3
 
@@ -67,8 +70,7 @@ def front(
     from optimizer.front.data import csv_of_records, data_of_front
     from optimizer.front.of_study import front_of_study
     from optimizer.front.plot import png_of_front
-    from optimizer.front.tables import table_of_front
-    from optimizer.front.words import summary_of_front, why_empty
+    from optimizer.front.words import why_empty
     from optimizer.wiring import place_at, study_at
     from optimizer.workspace import write_atomically
 
@@ -91,15 +93,27 @@ def front(
         document = {"study": found.name, **data_of_front(the_front, found.verdicts())}
         _echo_json(document if ranks is None else document | {"ranking": ranks})
     else:
-        console = results_console()
-        if the_front.candidates:
-            verdicts = found.verdicts()
-            console.print(table_of_front(the_front, verdicts, width=console.width, shown=ranked))
-        for line in summary_of_front(the_front):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_front(the_front, found.verdicts(), shown=ranked)
     if not the_front.candidates:
         typer.echo(why_empty(the_front, trials=len(records)), err=True)
         raise typer.Exit(NOTHING_FEASIBLE)
+
+
+def print_front(
+    front: "Front",
+    verdicts: "Mapping[int, Quality]",
+    *,
+    shown: "tuple[Candidate, ...] | None" = None,
+) -> None:
+    """Print a front's table, in the order ``shown`` where it is ranked, and the lines below it."""
+    from optimizer.front.tables import table_of_front
+    from optimizer.front.words import summary_of_front
+
+    console = results_console()
+    if front.candidates:
+        console.print(table_of_front(front, verdicts, width=console.width, shown=shown))
+    for line in summary_of_front(front):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _ranked(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optimizer.cli.harvest import print_front
 from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
@@ -11,14 +12,11 @@ from optimizer.cli.options import (
     SpaceArgument,
     StorageOption,
     WorkspaceOption,
-    results_console,
 )
 from optimizer.cli.values import seconds
 from optimizer.search.sampler_name import SamplerName
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from optimizer.search.search import Finished
     from optimizer.study.study import SearchStudy
 
@@ -40,6 +38,14 @@ SamplerOption = Annotated[
     SamplerName, typer.Option(help="Who proposes; auto chooses by size and budget.")
 ]
 
+SentinelOption = Annotated[
+    bool,
+    typer.Option(
+        help="Measure one deployment again and again, in 5 % of a long search, to see whether the "
+        "machine drifts."
+    ),
+]
+
 NOTHING_FEASIBLE = 3
 INTERRUPTED = 130  # before there was a front; what shells say of a command that Ctrl-C ended
 
@@ -57,13 +63,7 @@ def search(
     repeat: Annotated[
         bool, typer.Option("--repeat", help="Allow deployments that were measured before.")
     ] = False,
-    sentinel: Annotated[
-        bool,
-        typer.Option(
-            help="Measure one deployment again and again, in 5 % of a long search, to see whether "
-            "the machine drifts."
-        ),
-    ] = True,
+    sentinel: SentinelOption = True,
     workspace: WorkspaceOption = WORKSPACE,
     storage: StorageOption = None,
     mlflow: MlflowOption = None,
@@ -103,7 +103,7 @@ def search(
         if json:
             _print_json(finished, found)
         else:
-            _print_front(finished, found, results_console())
+            _print_front(finished, found)
     if not finished.front.candidates:
         raise typer.Exit(INTERRUPTED if finished.interrupted else NOTHING_FEASIBLE)
 
@@ -122,15 +122,9 @@ def _print_json(finished: "Finished", study: "SearchStudy") -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def _print_front(finished: "Finished", study: "SearchStudy", console: "Console") -> None:
-    from optimizer.front.tables import table_of_front
-    from optimizer.front.words import summary_of_front
-
+def _print_front(finished: "Finished", study: "SearchStudy") -> None:
     typer.echo(f"search ended: {finished.reason}", err=True)
-    if finished.front.candidates:
-        console.print(table_of_front(finished.front, study.verdicts(), width=console.width))
-    for line in summary_of_front(finished.front):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    print_front(finished.front, study.verdicts())
     if finished.front.members:
         typer.echo(
             "next: trifront front --plot front.png, trifront show knee, "

@@ -79,10 +79,7 @@ def sync(
         if mlflow is not None:
             syncing.readdress(destination, old=old)
         synced = (syncing.one(destination),)
-    if json:
-        _print_json(synced)
-    else:
-        _print(synced)
+    (_print_json if json else _print)(synced)
     if any(one.waiting for one in synced):
         raise typer.Exit(STILL_WAITING)
 

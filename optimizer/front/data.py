@@ -34,8 +34,8 @@ def data_of_front(front: Front, verdicts: Mapping[int, Quality]) -> dict[str, ob
                 "sentinel": dict(watch.sentinel.axes()),
                 "sightings": watch.sightings,
                 "trials": watch.trials,
-                "least_ratio": watch.fastest.value,
-                "largest_ratio": watch.slowest.value,
+                "least_ratio": _ends(watch.fastest),
+                "largest_ratio": _ends(watch.slowest),
                 "doubtful": list(watch.doubtful),
             }
             for watch in watches_of(front.measured)

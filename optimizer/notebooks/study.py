@@ -95,7 +95,8 @@ class Study:
             ValueError: Fewer than two sessions.
             TrialError: A model or data that cannot be used.
         """
-        from optimizer.certifying.certify import FEWEST_SESSIONS, CertifyOrder, certify
+        from optimizer.certifying.certify import CertifyOrder, certify
+        from optimizer.certifying.sessions import FEWEST_SESSIONS
 
         if sessions < FEWEST_SESSIONS:
             raise ValueError(f"{sessions} sessions show no spread; ask for two or more")
@@ -131,6 +132,7 @@ class Study:
         from optimizer.comparing.compare import CompareOrder
         from optimizer.comparing.naming import Names, compared
         from optimizer.comparing.side import FileOrder
+        from optimizer.verification.speed import USUAL_SPEEDS
 
         return compared(
             (str(a), str(b)),
@@ -140,7 +142,7 @@ class Study:
                 files=FileOrder(backend="ort", batch_size=1, concurrency=1, options=()),
             ),
             CompareOrder(
-                metrics=("latency_p50_ms", "latency_p99_ms", "throughput_sps"),
+                metrics=USUAL_SPEEDS,
                 margin=within,
                 time_s=time_s,
             ),

@@ -145,11 +145,11 @@ class Search:
         tried = 0
         self._mend()
         self._track_begin()
-        self._watch()  # what an earlier session measured is this one's too
+        self._watch(budget)  # what an earlier session measured is this one's too
         while isinstance(begun := self._begun(budget), Asked):
             self._one_trial(begun)
             tried += 1
-            self._watch()
+            self._watch(budget)
         front = with_probabilities(self.front(), blocks_in(self._workspace))
         self._judge(front)
         return Finished(front=front, reason=begun, tried=tried, interrupted=self._stopping)
@@ -209,12 +209,12 @@ class Search:
         self._view.ended(record, front)
         self._track(lambda tracker: tracker.record(record, front))
 
-    def _watch(self) -> None:
-        """Look where the machine stands, between two trials, where it is time to."""
-        if self._sentinel is None or self._stopping:
+    def _watch(self, budget: Budget) -> None:
+        """Look where the machine stands, where it is time to and a trial comes that keeps it."""
+        if self._sentinel is None:
             return
         records = self._study.records()
-        if not self._sentinel.is_due(records):
+        if not self._sentinel.is_due(records) or self._over(budget) is not None:
             return
         self._view.phase("watching the machine")
         try:

@@ -9,7 +9,7 @@ from trials.measurement import Block
 from trials.measuring.comparison import SPEEDS, Compared, compare_speeds, with_doubts
 from trials.measuring.load import CONTENDED
 
-_USUAL = ("latency_p50_ms", "latency_p99_ms", "throughput_sps")
+USUAL_SPEEDS = ("latency_p50_ms", "latency_p99_ms", "throughput_sps")
 _REPEATS = 3  # of sessions in which others took the processor; more would only wait for the night
 
 
@@ -78,7 +78,7 @@ def compare_sessions(
 def wanted_speeds(names: Iterable[str]) -> tuple[str, ...]:
     """Choose the speeds among objectives and constraints; the usual three where there are none."""
     chosen = tuple(dict.fromkeys(name for name in names if name in SPEEDS))
-    return chosen or _USUAL
+    return chosen or USUAL_SPEEDS
 
 
 def metrics_of(

@@ -9,6 +9,7 @@ from real_spaces import write_space
 from optimizer.building import Built, Standing, build_all, jobs_of
 from optimizer.wiring import Place, place_at
 from search_spaces.catalog import space_path
+from search_spaces.deployment import Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.files import space_from_yaml
 from search_spaces.space import SearchSpace
@@ -52,13 +53,21 @@ def test_other_devices_are_for_backends_that_build_for_them(tmp_path: Path) -> N
         jobs_of(write_space(tmp_path), ["SM89"])
 
 
+def with_axis(space: SearchSpace, name: str, values: tuple[Scalar, ...]) -> SearchSpace:
+    axes = tuple(
+        replace(axis, values=values) if axis.name == name else axis for axis in space.axes
+    )
+    return replace(space, axes=axes)
+
+
+def with_precision(space: SearchSpace, name: str) -> SearchSpace:
+    return with_axis(space, "precision", (name,))
+
+
 @pytest.fixture
 def two_nets() -> SearchSpace:
     """Return the shipped space for TensorRT, at one batch size."""
-    space = space_from_yaml(space_path("resnet-tensorrt"))
-    one = replace(next(axis for axis in space.axes if axis.name == "batch_size"), values=(1,))
-    axes = tuple(one if axis.name == "batch_size" else axis for axis in space.axes)
-    return replace(space, axes=axes)
+    return with_axis(space_from_yaml(space_path("resnet-tensorrt")), "batch_size", (1,))
 
 
 def test_each_target_gets_what_it_can_and_the_reason_for_the_rest(
@@ -78,12 +87,16 @@ def test_each_target_gets_what_it_can_and_the_reason_for_the_rest(
     assert [one.standing for one in built if one not in cannot] == [Standing.BUILT] * 8
 
 
+def test_target_that_can_build_nothing_costs_the_others_nothing(two_nets: SearchSpace) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="knows what its targets lack")
+    jobs = jobs_of(with_precision(two_nets, "int8"), ["SM75", "SM89"])
+
+    assert {job.target for job in jobs if job.refusal} == {"SM75"}
+    assert {job.target for job in jobs if not job.refusal} == {"SM89"}
+
+
 def test_precision_that_no_target_has_is_refused(two_nets: SearchSpace) -> None:
     pytest.importorskip("tensorrt_rtx", reason="knows what its targets lack")
-    fp8 = replace(
-        next(axis for axis in two_nets.axes if axis.name == "precision"), values=("fp8",)
-    )
-    axes = tuple(fp8 if axis.name == "precision" else axis for axis in two_nets.axes)
 
     with pytest.raises(SpaceError, match="does not build fp8"):
-        jobs_of(replace(two_nets, axes=axes), ["SM75", "SM89"])
+        jobs_of(with_precision(two_nets, "fp8"), ["SM75", "SM89"])

@@ -20,17 +20,20 @@ def test_quiet_machine_is_not_contended() -> None:
 @pytest.mark.parametrize(
     ("after", "taken"),
     [
-        (QUIET, 0.0005 / 0.1005),
-        (replace(QUIET, busy_s=0.15), 0.0005 / 0.1005),  # it never waited for the others
-        (replace(QUIET, queued_s=0.3), 0.75),
-        (replace(QUIET, queued_s=None, busy_s=0.15), 0.25),
-        (replace(QUIET, queued_s=None, busy_s=9.0), 0.99),
+        (QUIET, 0.0),
+        (replace(QUIET, busy_s=0.15), 0.0005 / 0.1005),  # they ran where nobody waited
+        (replace(QUIET, queued_s=0.3), 0.0),  # it waited for itself
+        (replace(QUIET, busy_s=0.4, queued_s=0.2), 0.2 / 0.3),
+        (replace(QUIET, busy_s=0.2, queued_s=0.5), 0.1 / 0.2),
+        (replace(QUIET, queued_s=None, busy_s=0.15), 0.05 / 0.15),
+        (replace(QUIET, busy_s=None, queued_s=0.1), 0.1 / 0.2),
+        (replace(QUIET, queued_s=90.0, busy_s=90.0), 0.99),
         (replace(QUIET, throttled=8), 0.99),
-        (replace(QUIET, busy_s=None, queued_s=None, stalled_s=None), 0.0),
+        (replace(QUIET, busy_s=None, queued_s=None), 0.0),
         (BEFORE, 0.0),
     ],
 )
-def test_share_that_others_took_is_how_long_we_waited(after: Reading, taken: float) -> None:
+def test_others_took_what_they_used_and_we_waited_for(after: Reading, taken: float) -> None:
     assert taken_share(BEFORE, after) == pytest.approx(taken)
 
 

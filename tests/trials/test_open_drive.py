@@ -128,7 +128,7 @@ def test_overload_is_none_of_the_deployment_where_others_took_what_is_missing(
         Reading(
             wall_s=float(at),
             own_s=0.3 * at,
-            busy_s=0.3 * at,
+            busy_s=0.3 * (1 + taken / (1 - taken)) * at,
             queued_s=0.3 * taken / (1 - taken) * at,
             stalled_s=0.0,
             throttled=0,

@@ -141,6 +141,15 @@ def test_what_is_known_to_be_out_needs_no_certainty_about_its_speed() -> None:
     assert not Question(bounds=(), is_out=False).answered(blocks, 1)
 
 
+def test_nothing_is_decided_by_speed_while_others_take_the_processor() -> None:
+    blocks = field(blocks=8, requests=100, spread=0.1)
+    asked = Question(bounds=(bound("latency_p50_ms", 1.0),), is_out=False)
+
+    assert asked.answered(blocks, 1)
+    assert not asked.answered(blocks, 1, disturbed=True)
+    assert replace(asked, is_out=True).answered(blocks, 1, disturbed=True)
+
+
 @pytest.mark.parametrize(
     ("estimate", "missed"),
     [

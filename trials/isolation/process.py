@@ -50,11 +50,7 @@ _FIRST_TO_GO = "1000"  # proc(5): the highest oom_score_adj
 class Session(Protocol):
     """What a worker serves. Used by one thread; any method may take as long as a trial."""
 
-    def run(
-        self,
-        deployment: Deployment,
-        on_phase: Callable[[str], None],
-    ) -> "Outcome":
+    def run(self, deployment: Deployment, on_phase: Callable[[str], None]) -> "Outcome":
         """Try one deployment, telling each step as it begins."""
         ...
 

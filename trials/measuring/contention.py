@@ -96,21 +96,22 @@ def was_contended(before: Reading, after: Reading) -> bool:
 
 
 def taken_share(before: Reading, after: Reading) -> float:
-    """Say which share of the processor that this process asked for others took, in [0, 1).
+    """Say which share of the processor that this process asked for others took at most, in [0, 1).
 
-    The share of the time that its threads waited in the run queue; where the kernel does not tell
-    that, the share of our CPUs that went to others, which is more. A CPU that was throttled may
-    have taken any share.
+    They took no more than they used, and no more than our threads waited for: a process that fills
+    its CPUs queues behind itself, and a neighbour on a CPU that nobody asked for takes nothing. A
+    CPU that was throttled may have taken any share.
     """
     if after.throttled > before.throttled:
         return _MOST_TAKEN
     own_s = after.own_s - before.own_s
-    taken = _waited(before, after, own_s)
-    capacity_s = (after.wall_s - before.wall_s) * after.cpus
-    is_told = before.queued_s is not None and after.queued_s is not None
-    if not is_told and capacity_s > 0 and before.busy_s is not None and after.busy_s is not None:
-        taken = (after.busy_s - before.busy_s - own_s) / capacity_s
-    return min(max(taken, 0.0), _MOST_TAKEN)
+    told_s = []
+    if before.busy_s is not None and after.busy_s is not None:
+        told_s.append(after.busy_s - before.busy_s - own_s)
+    if before.queued_s is not None and after.queued_s is not None:
+        told_s.append(after.queued_s - before.queued_s)
+    taken_s = max(0.0, min(told_s, default=0.0))
+    return min(taken_s / (taken_s + own_s), _MOST_TAKEN) if taken_s else 0.0
 
 
 def _waited(before: Reading, after: Reading, own_s: float) -> float:
