@@ -57,7 +57,7 @@ def build(
     from search_spaces.files import space_from_yaml
 
     meant = space_from_yaml(space_path(space))
-    wanted = jobs_of(meant, names_of(targets))
+    wanted = jobs_of(meant, [name.upper() for name in names_of(targets)])
     place = place_at(workspace, None)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("building engines", total=len(wanted))

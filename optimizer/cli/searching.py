@@ -35,7 +35,8 @@ NewStudyOption = Annotated[
     typer.Option("--study", "-s", help="Name of the study.", show_default="the space's"),
 ]
 SamplerOption = Annotated[
-    SamplerName, typer.Option(help="Who proposes; auto chooses by size and budget.")
+    SamplerName,
+    typer.Option(help="Who proposes; auto chooses by size and budget, gp only where torch is."),
 ]
 
 SentinelOption = Annotated[

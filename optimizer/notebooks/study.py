@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optimizer.errors import UsageError
 from optimizer.export.format_name import REFERENCES
 from optimizer.front.asking import question_of
 from optimizer.front.of_study import front_of_study
@@ -92,14 +93,16 @@ class Study:
 
         Raises:
             StudyError: There are no candidates.
-            ValueError: Fewer than two sessions.
+            UsageError: Fewer than two sessions.
             TrialError: A model or data that cannot be used.
         """
         from optimizer.certifying.certify import CertifyOrder, certify
         from optimizer.certifying.sessions import FEWEST_SESSIONS
 
         if sessions < FEWEST_SESSIONS:
-            raise ValueError(f"{sessions} sessions show no spread; ask for two or more")
+            raise UsageError(
+                f"sessions={sessions} would show no spread", hint="ask for two or more"
+            )
         workspace = self._place.workspace
         with opened_worker(self.space, self._place) as worker:
             return certify(

@@ -98,7 +98,7 @@ class Trial:
             columns=["block", "latency_ms"],
         )
 
-    def saturate(self, slo: Sequence[str] = (), *, time_s: float = 60.0) -> "Saturation":
+    def saturate(self, slo: str | Sequence[str] = (), *, time_s: float = 60.0) -> "Saturation":
         """Load the deployment more and more, and find how much it can take.
 
         What was found is kept with the trial, and replaces an earlier finding.
@@ -115,7 +115,8 @@ class Trial:
         """
         from optimizer.saturation.saturate import SaturateOrder, saturate
 
-        order = SaturateOrder(slo=tuple(slo), time_s=time_s)
+        bounds = (slo,) if isinstance(slo, str) else tuple(slo)
+        order = SaturateOrder(slo=bounds, time_s=time_s)
         return saturate(self._record, self._study, self._place, order, on_step=lambda _: None)
 
     def _measured(self) -> Completed:

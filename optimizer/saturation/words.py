@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from optimizer.front.words import number, text_of
-from optimizer.saturation.result import OpenPoint, Saturation
+from optimizer.saturation.result import OpenPoint, Saturation, Standing
 from trials.measurement import Estimate
 from trials.measuring.load import CONTENDED
 
@@ -41,10 +41,15 @@ def _limit(found: Saturation) -> Iterator[str]:
     else:
         kept = number(found.kept_rps)
         yield f"{promise} is kept up to {kept} requests/s, with the whole interval"
-    if found.lost_rps is not None:
-        standing = next(one.standing for one in found.open if one.rate_rps == found.lost_rps)
-        lost = number(found.lost_rps)
-        yield f"at {lost} requests/s it is no longer kept for certain ({standing})"
+    if found.lost_rps is None:
+        yield "no higher rate was tried; with a longer --time one may be"
+        return
+    point = next(one for one in found.open if one.rate_rps == found.lost_rps)
+    lost = number(found.lost_rps)
+    if point.standing is Standing.NO_NUMBER:
+        yield f"at {lost} requests/s nothing could be measured: {point.reason}"
+    else:
+        yield f"at {lost} requests/s it is no longer kept for certain ({point.standing})"
 
 
 def closed_rows(found: Saturation) -> Iterator[tuple[str, ...]]:

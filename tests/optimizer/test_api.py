@@ -73,9 +73,11 @@ def test_front_is_drawn_still_and_interactive(study: Study) -> None:
 def test_front_is_certified_compared_and_saturated(tmp_path: Path) -> None:
     made = search("fake", trials=6, sampler="random", workspace=tmp_path / "w", mlflow="none")
 
+    with pytest.raises(UsageError, match="no spread"):
+        made.certify(sessions=1)
     certificate = made.certify(sessions=2, time_s=60)
     knee = made.trial("knee")
-    saturation = knee.saturate(["latency_p99_ms <= 1000"], time_s=5)
+    saturation = knee.saturate("latency_p99_ms <= 1000", time_s=5)
 
     assert {one.trial for one in certificate.candidates} >= {knee.number}
     assert made.front().front.certified

@@ -240,6 +240,22 @@ def test_words_name_the_rate_the_promise_and_the_knee() -> None:
     assert "knee at" in text
 
 
+def test_rate_that_could_not_be_measured_is_no_broken_promise() -> None:
+    points = (point(100), replace(point(200, Standing.NO_NUMBER), reason="sent too late"))
+    found = replace(swept(), open=points, kept_rps=100.0, lost_rps=200.0)
+
+    text = "\n".join(lines_of(found))
+
+    assert "at 200 requests/s nothing could be measured: sent too late" in text
+    assert "no longer kept" not in text
+
+
+def test_ceiling_of_the_time_is_none_of_the_deployment() -> None:
+    found = replace(swept(), open=(point(100),), kept_rps=100.0, lost_rps=None)
+
+    assert "no higher rate was tried" in "\n".join(lines_of(found))
+
+
 def texts_of(figure: Figure) -> Iterator[str]:
     for axes in figure.axes:
         yield from (axes.get_xlabel(), axes.get_ylabel())

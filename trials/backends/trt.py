@@ -43,6 +43,8 @@ class TensorRtBackend:
             UnsupportedError: TensorRT is not installed, it does not build for the target, or a
                 target was not named and there is nothing to measure on.
         """
+        if self._target is None:  # nothing that could be installed changes that
+            raise UnsupportedError(_NO_GPU)
         found = library()
         target = self._target_of(found)
         refusals = [
@@ -122,6 +124,6 @@ class TensorRtBackend:
 
 
 _NO_GPU = (
-    "this version of trifront builds TensorRT engines and does not run them yet; "
-    "`trifront build SPACE --targets SM89` builds those of a space"
+    "this version of trifront builds TensorRT engines for named targets and measures none yet; "
+    "`trifront build SPACE --targets SM89` builds those of a space, with 'trifront[tensorrt-rtx]'"
 )
