@@ -172,8 +172,7 @@ def written(model: Model, folder: Path) -> Path:
     weights = np.full((model.width, model.width), 1 / model.width, dtype=np.float32)
     names = ["x", *(f"h{at}" for at in range(1, model.products)), "y"]
     nodes = [
-        helper.make_node("MatMul", [before, "w"], [after])
-        for before, after in pairwise(names)
+        helper.make_node("MatMul", [before, "w"], [after]) for before, after in pairwise(names)
     ]
     if model.products == 0:
         nodes = [helper.make_node("Identity", ["x"], ["y"])]

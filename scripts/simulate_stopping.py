@@ -1,10 +1,10 @@
 """Simulate what stopping early saves, and what it does to intervals and decisions.
 
 A measurement is looked at after 8, 10, 13, 17, 20, 22 … blocks of 0.1 s and ends as the product's
-does: when its intervals are narrow enough, or after 10 s. Held against it is a fixed window of
-10 s, and what somebody needs who knows beforehand how estimates of so many blocks scatter: with
-this process, nothing honest ends earlier. Then the same with a bound on the p99: a measurement may end as soon as the bound is missed
-for certain.
+does: when its intervals are narrow enough, or after 10 s. Held against it is a fixed window of 10
+s, and what somebody needs who knows beforehand how estimates of so many blocks scatter: with this
+process, nothing honest ends earlier. Then the same with a bound on the p99: a measurement may end
+as soon as the bound is missed for certain.
 
 Printed first: mean time, and coverage of 95 % intervals after stopping and of the fixed window.
 Printed then: how often a measurement was called a miss, the mean time, for bounds below and above
@@ -127,7 +127,9 @@ def needed(pooled: Floats) -> int:
     for count in range(PLAN.min_blocks, WINDOW_BLOCKS):
         groups = pooled[: len(pooled) // count * count].reshape(-1, count * pooled.shape[1])
         p50, p99 = np.quantile(groups, (0.5, 0.99), axis=1)
-        scatters = [1.96 * each.std() / each.mean() for each in (p50, p99, 1 / groups.mean(axis=1))]
+        scatters = [
+            1.96 * each.std() / each.mean() for each in (p50, p99, 1 / groups.mean(axis=1))
+        ]
         targets = (PLAN.target_p50, PLAN.target_p99, PLAN.target_throughput)
         if all(one <= target for one, target in zip(scatters, targets, strict=True)):
             return count
