@@ -65,7 +65,7 @@ def standing_of(candidate: Candidate) -> str:
     The probability where it is known; behind ``≈`` the members that it cannot be told apart from;
     ``?`` where it may miss a bound.
     """
-    parts = [] if candidate.probability is None else [_percent(candidate.probability)]
+    parts = [] if candidate.probability is None else [percent_of(candidate.probability)]
     shown = candidate.tied_with[:_TIES_SHOWN]
     if shown:
         more = ",…" if len(candidate.tied_with) > _TIES_SHOWN else ""
@@ -166,7 +166,8 @@ def _legend(front: Front) -> Iterator[str]:
         yield "? may miss a bound: its interval lies on both sides"
 
 
-def _percent(share: float) -> str:
+def percent_of(share: float) -> str:
+    """Write a probability, as ``97 %``; none is written as sure that is not."""
     if 0 < share < 1 - _SURE:
         return "<1 %"
     return ">99 %" if _SURE < share < 1 else f"{share:.0%}".replace("%", " %")

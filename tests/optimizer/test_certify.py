@@ -20,6 +20,9 @@ from optimizer.errors import StudyError
 from optimizer.front.front import Front
 from optimizer.front.of_study import front_of_study
 from optimizer.study.study import SearchStudy
+from optimizer.tracking.database import legacy_tables
+from optimizer.tracking.destination import destination_of
+from optimizer.wiring import place_at, study_at
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
@@ -260,7 +263,7 @@ def test_certificate_says_what_came_later() -> None:
 
 def test_command_certifies_a_real_study_and_front_shows_it(tmp_path: Path) -> None:
     place = ("-w", str(tmp_path / "work"))
-    search = ("search", "fake", "--trials", "6", "--sampler", "random", "--mlflow", "none")
+    search = ("search", "fake", "--trials", "6", "--sampler", "random")
     assert RUNNER.invoke(app, [*search, *place]).exit_code == 0
 
     ran = RUNNER.invoke(app, ["certify", "--sessions", "2", "--time", "20s", *place])
@@ -269,6 +272,27 @@ def test_command_certifies_a_real_study_and_front_shows_it(tmp_path: Path) -> No
     assert ran.exit_code == 0, ran.output
     assert "certified" in ran.stdout
     assert json.loads(front.stdout)["certified"].startswith("certified 20")
+    assert ran.stderr.count("wait on the disk") == 0
+    told, certificate = told_of(tmp_path / "work")
+    assert certificate is not None
+    assert told == {one.trial: one.probability for one in certificate.candidates}
+
+
+def told_of(root: Path) -> tuple[dict[int, float], Certificate | None]:
+    """Return what MLflow was told of a workspace's one study, and what there was to tell."""
+    place = place_at(root, None)
+    with legacy_tables():
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=destination_of(None, place.workspace).uri)
+        experiment = client.get_experiment_by_name("fake")
+    assert experiment is not None
+    told = {
+        int(run.data.tags["trial_number"]): run.data.metrics["certified.probability"]
+        for run in client.search_runs([experiment.experiment_id])
+        if "certified" in run.data.tags
+    }
+    return told, certificate_of(study_at(place, None))
 
 
 def test_empty_front_has_nothing_to_certify(workspace: Workspace, space: SearchSpace) -> None:
