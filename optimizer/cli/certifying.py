@@ -9,8 +9,11 @@ from optimizer.cli.options import (
     WORKSPACE,
     JsonOption,
     StorageOption,
+    StudyArgument,
+    StudyOption,
     WorkspaceOption,
     results_console,
+    study_named,
 )
 from optimizer.cli.values import seconds
 
@@ -23,11 +26,9 @@ TIME = "10m"
 
 
 def certify(
-    study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", help="Name of the study; the latest unless told."),
-    ] = None,
+    study: StudyArgument = None,
     *,
+    named: StudyOption = None,
     time: Annotated[
         float,
         typer.Option(
@@ -63,7 +64,7 @@ def certify(
     from optimizer.wiring import place_at, study_at
 
     place = place_at(workspace, storage)
-    found = study_at(place, study)
+    found = study_at(place, study_named(study, named))
     front, certificate = certify_study(
         found,
         place,

@@ -18,13 +18,24 @@ _TRIALS_SHOWN = 6
 _SURE = 0.995  # rounds to 100 %
 
 
-def text_of(estimate: Estimate) -> str:
-    """Write a value with its interval, as ``1.23 [1.20, 1.27]``; ``∞`` where it is unbounded."""
-    low = "−∞" if estimate.low is None else number(estimate.low)
+def text_of(estimate: Estimate, *, lowest: str = "0") -> str:
+    """Write a value with its interval, as ``1.23 [1.20, 1.27]``; ``∞`` where it is unbounded.
+
+    Args:
+        estimate: What was measured.
+        lowest: What stands where the data give no lower limit: below 0 goes no latency, rate,
+            score or ratio, but a difference does (:func:`text_of_difference`).
+    """
+    low = lowest if estimate.low is None else number(estimate.low)
     high = "∞" if estimate.high is None else number(estimate.high)
     if estimate.low == estimate.value == estimate.high:
         return number(estimate.value)
     return f"{number(estimate.value)} [{low}, {high}]"
+
+
+def text_of_difference(estimate: Estimate) -> str:
+    """Write a difference with its interval, of which either end may be unbounded."""
+    return text_of(estimate, lowest="−∞")
 
 
 def number(value: float) -> str:
