@@ -19,6 +19,7 @@ from optimizer.front.words import short
 from optimizer.study.records import TrialRecord, json_from_outcome
 from optimizer.tracking.messages import (
     EngineBuilt,
+    Metrics,
     Pairs,
     Point,
     TrialEnded,
@@ -130,11 +131,16 @@ def content_of_engine(outcome: Completed, facts: StudyFacts) -> EngineBuilt:
 
 def content_of_verdict(uid: str, quality: Quality) -> VerdictGiven:
     """Say what the run of a front member holds besides: its scores on the report split."""
-    pairs = (
-        pair for name, estimate in quality.scores for pair in _ends(f"report.{name}", estimate)
+    metrics = metrics_of_estimates(
+        {f"report.{name}": estimate for name, estimate in quality.scores}
     )
     digest = quality.split_digest
-    return VerdictGiven(uid=uid, metrics=_finite(pairs), datasets=((quality.split, digest),))
+    return VerdictGiven(uid=uid, metrics=metrics, datasets=((quality.split, digest),))
+
+
+def metrics_of_estimates(estimates: Mapping[str, Estimate]) -> Metrics:
+    """Return estimates by name with the ends of their intervals, as far as these are known."""
+    return _finite(pair for name, each in estimates.items() for pair in _ends(name, each))
 
 
 def device_of(outcome: Outcome, backend: str) -> str:

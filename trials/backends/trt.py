@@ -52,10 +52,7 @@ class TensorRtBackend:
             (Precision.BF16, _NO_PRODUCER),
             (Precision.FP8, _NO_PRODUCER),
             (Precision.INT4, _NO_PRODUCER),
-            (
-                Precision.INT8_DYNAMIC,
-                "TensorRT wants the scales of activations beforehand; use int8",
-            ),
+            (Precision.INT8_DYNAMIC, "TensorRT wants the scales of activations beforehand"),
         ]
         precisions = [Precision.FP16]
         if int(target.removeprefix("SM")) < _AMPERE:
