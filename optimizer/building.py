@@ -108,6 +108,7 @@ def build_all(
     *,
     workers: int,
     on_built: Callable[[Built], None],
+    on_phase: Callable[[Job, str], None] = lambda _job, _name: None,
 ) -> tuple[Built, ...]:
     """Build engines in processes of their own; a crash or a hang costs one.
 
@@ -117,6 +118,7 @@ def build_all(
         place: Whose store keeps them.
         workers: Processes at once, >= 1.
         on_built: Told of each as it comes, from the calling thread.
+        on_phase: Told in words how far a job's build is, from the thread that waits for it.
 
     Returns:
         What came of each, in the order of the jobs.
@@ -127,17 +129,18 @@ def build_all(
     """
     place.check()
     pool = _Pool(space, place, targets={job.target for job in jobs}, workers=workers)
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="build") as threads:
-        pending = [threads.submit(pool.build, job) for job in jobs]
-        try:
-            for future in as_completed(pending):
-                on_built(future.result())
-        except BaseException:
-            pool.abandon()
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            pool.close()
+    try:
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="build") as threads:
+            pending = [threads.submit(pool.build, job, on_phase) for job in jobs]
+            try:
+                for future in as_completed(pending):
+                    on_built(future.result())
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                pool.abandon()  # what is being built stops and cleans up before the pool closes
+                raise
+    finally:
+        pool.close()
     return tuple(future.result() for future in pending)
 
 
@@ -158,7 +161,7 @@ class _Pool:
                 self._all.append(worker)
                 self._idle[target].put(worker)
 
-    def build(self, job: Job) -> Built:
+    def build(self, job: Job, on_phase: Callable[[Job, str], None]) -> Built:
         if job.refusal:
             return Built(
                 job=job,
@@ -167,7 +170,7 @@ class _Pool:
             )
         worker = self._idle[job.target].get()
         try:
-            return _built(worker, job)
+            return _built(worker, job, lambda name: on_phase(job, name))
         finally:
             self._idle[job.target].put(worker)
 
@@ -184,9 +187,9 @@ def _worker(space: SearchSpace, store: Path, target: str | None) -> Worker:
     return Worker(space, store_root=store, store_limit_bytes=STORE_LIMIT_BYTES, target=target)
 
 
-def _built(worker: Worker, job: Job) -> Built:
+def _built(worker: Worker, job: Job, on_phase: Callable[[str], None]) -> Built:
     try:
-        prepared = worker.prepare(job.deployment)
+        prepared = worker.prepare(job.deployment, on_phase=on_phase)
     except InfeasibleError as error:
         return Built(job=job, standing=Standing.CANNOT, reason=str(error))
     except AbandonedError:

@@ -42,18 +42,18 @@ from trials.outcome import Environment, Failed
 class Session:
     """Does what the name of the deployment's variant says."""
 
-    def run(self, deployment, on_phase):
-        on_phase("prepare")
-        on_phase("measure")
+    def run(self, deployment, teller):
+        teller.phase("prepare")
+        teller.phase("measure")
         said = getattr(self, deployment.variant.replace("-", "_"))(deployment)
         return Failed(deployment=deployment, kind="fault", reason=str(said or os.getpid()),
                       environment=Environment(facts=()))
 
     def report(self, deployment):
-        return self.run(deployment, lambda name: None)
+        return getattr(self, deployment.variant.replace("-", "_"))(deployment)
 
-    def prepare(self, deployment):
-        return self.run(deployment, lambda name: None)
+    def prepare(self, deployment, teller):
+        return self.run(deployment, teller)
 
     def describe(self):
         return {"ignores_interrupts": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
@@ -115,7 +115,7 @@ class Session:
 
 
 class Speechless(Session):
-    def run(self, deployment, on_phase):
+    def run(self, deployment, teller):
         return lambda: None
 
 
