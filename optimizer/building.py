@@ -13,12 +13,14 @@ from queue import SimpleQueue
 
 from optimizer.wiring import Place
 from optimizer.workspace import STORE_LIMIT_BYTES
-from search_spaces.deployment import Deployment
+from search_spaces.deployment import Deployment, Scalar
 from search_spaces.space import SearchSpace
 from trials.backends.catalog import backend_named
 from trials.capabilities import (
     batch_in_engine,
+    engine_options,
     engines_of,
+    largest_in_engine,
     narrowed,
     refusal_of,
     refuse_ignored,
@@ -43,13 +45,17 @@ class Job:
     Attributes:
         deployment: One of those that it serves.
         target: The device; None for this machine.
-        batch_size: None where the engine serves any.
+        batch_size: None where the engine serves more than one.
+        largest_batch: The largest that it serves; None where it serves any.
+        engine_options: Backend options that change the engine, as the space has them.
         refusal: Why the target has no such engine; empty where it may be built.
     """
 
     deployment: Deployment
     target: str | None
     batch_size: int | None
+    largest_batch: int | None
+    engine_options: tuple[tuple[str, Scalar], ...] = ()
     refusal: str = ""
 
 
@@ -90,6 +96,10 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
             deployment=deployment,
             target=target,
             batch_size=batch_in_engine(deployment, capabilities),
+            largest_batch=largest_in_engine(
+                deployment, capabilities, largest=max(map(int, space.axis("batch_size").values))
+            ),
+            engine_options=engine_options(deployment, capabilities),
             refusal=refusal_of(deployment.precision, capabilities),
         )
         for target, capabilities in known.items()

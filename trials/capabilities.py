@@ -67,15 +67,17 @@ def engine_spec(
         largest_batch: The largest of the space; None for the deployment's own.
     """
     chosen = dict(deployment.options)
+    most = largest_in_engine(
+        deployment, capabilities, largest=largest_batch or deployment.batch_size
+    )
     options = {
         option.name: chosen.get(option.name, option.default)
         for option in capabilities.options
         if option.scope is Scope.ENGINE
     }
-    if _is_dynamic(deployment, capabilities):
-        largest = largest_batch or deployment.batch_size
+    if _is_dynamic(deployment, capabilities) and most is not None:
         # from 1 on: what is scored or arrives by chance leaves batches that are not full
-        options |= {"min_batch_size": 1, "opt_batch_size": largest, "max_batch_size": largest}
+        options |= {"min_batch_size": 1, "opt_batch_size": most, "max_batch_size": most}
     return EngineSpec(
         backend=backend_name,
         model_digest=model_digest,
@@ -144,6 +146,29 @@ def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int |
     return deployment.batch_size if bound else None
 
 
+def engine_options(
+    deployment: Deployment, capabilities: Capabilities
+) -> tuple[tuple[str, Scalar], ...]:
+    """Return the chosen options that change the engine, as (name, value)."""
+    names = {option.name for option in capabilities.options if option.scope is Scope.ENGINE}
+    return tuple(pair for pair in deployment.options if pair[0] in names)
+
+
+def largest_in_engine(
+    deployment: Deployment, capabilities: Capabilities, *, largest: int
+) -> int | None:
+    """Return the largest batch that a deployment's engine serves; None where it serves any.
+
+    Args:
+        deployment: Whose engine it is.
+        capabilities: Those of its backend.
+        largest: The largest of the space.
+    """
+    if _is_dynamic(deployment, capabilities):
+        return largest
+    return batch_in_engine(deployment, capabilities)
+
+
 def _is_dynamic(deployment: Deployment, capabilities: Capabilities) -> bool:
     return capabilities.dynamic_batch in deployment.options
 
@@ -158,15 +183,13 @@ def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployme
         space: What is to be built.
         capabilities: Those of its backend.
     """
-    in_engine = [option.name for option in capabilities.options if option.scope is Scope.ENGINE]
-    found: dict[tuple[Scalar | None, ...], Deployment] = {}
+    found: dict[object, Deployment] = {}
     for deployment in space.deployments():
-        chosen = dict(deployment.options)
         parts = (
             deployment.variant,
             deployment.precision,
             batch_in_engine(deployment, capabilities),
-            *(chosen.get(name) for name in in_engine),
+            engine_options(deployment, capabilities),
         )
         found.setdefault(parts, deployment)
     return tuple(found.values())
