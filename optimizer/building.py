@@ -4,7 +4,7 @@ What is built is kept in the store by content: a search finds it, and building a
 interruption goes on where it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,8 +13,10 @@ from queue import SimpleQueue
 
 from optimizer.wiring import Place
 from optimizer.workspace import STORE_LIMIT_BYTES
-from search_spaces.deployment import Deployment, Scalar
+from search_spaces.deployment import Deployment, Precision, Scalar
+from search_spaces.errors import SpaceError
 from search_spaces.space import SearchSpace
+from trials.backend import BuildsForOthers, Capabilities
 from trials.backends.catalog import backend_named
 from trials.capabilities import (
     batch_in_engine,
@@ -25,7 +27,7 @@ from trials.capabilities import (
     refusal_of,
     refuse_ignored,
 )
-from trials.errors import AbandonedError, FaultError, InfeasibleError
+from trials.errors import AbandonedError, FaultError, InfeasibleError, UnsupportedError
 from trials.isolation.worker import Worker
 
 
@@ -109,6 +111,47 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
         is_alone = target is None or all(job.refusal for job in jobs)
         refuse_ignored(space if is_alone else narrowed(space, capabilities), capabilities)
     return tuple(jobs)
+
+
+def elsewhere(space: SearchSpace) -> tuple[str, ...]:
+    """Say what of a space can be built here for devices that this machine does not have.
+
+    Returns:
+        A line for each precision, and one for each axis that some of them ignore; none where the
+        backend builds for this machine alone.
+    """
+    backend = backend_named(space.backend)
+    if not isinstance(backend, BuildsForOthers):
+        return ()
+    try:
+        targets = backend.targets()
+    except UnsupportedError as error:
+        return (str(error),)
+    known = {
+        target: backend_named(space.backend, target=target).capabilities() for target in targets
+    }
+    if not known:
+        return ()
+    precisions = (Precision(str(value)) for value in space.axis("precision").values)
+    lines = [_built_for(precision, known) for precision in precisions]
+    for target, capabilities in known.items():
+        try:
+            refuse_ignored(narrowed(space, capabilities), capabilities)
+        except SpaceError as error:
+            lines.append(f"{target}: {error}")
+    return tuple(lines)
+
+
+def _built_for(precision: Precision, known: Mapping[str, Capabilities]) -> str:
+    refusals = {target: refusal_of(precision, one) for target, one in known.items()}
+    able = [target for target, reason in refusals.items() if not reason]
+    reasons = dict.fromkeys(reason for reason in refusals.values() if reason)
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    if not able:
+        return f"{precision.value}: no target builds it{why}"
+    unable = [target for target, reason in refusals.items() if reason]
+    but = f", not for {', '.join(unable)}{why}" if unable else ""
+    return f"{precision.value}: can be built for {', '.join(able)}{but}"
 
 
 def build_all(

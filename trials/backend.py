@@ -235,6 +235,19 @@ class RewritesModels(Protocol):
 
 
 @runtime_checkable
+class BuildsForOthers(Protocol):
+    """A backend that builds for devices which this machine does not have."""
+
+    def targets(self) -> tuple[str, ...]:
+        """Name them as ``trifront build --targets`` takes them, oldest first; may be none.
+
+        Raises:
+            UnsupportedError: The library is not installed.
+        """
+        ...
+
+
+@runtime_checkable
 class BuildsAtLength(Protocol):
     """A backend whose builds take long enough to be watched and broken off."""
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from real_spaces import write_space
 
-from optimizer.building import Built, Job, Standing, build_all, jobs_of
+from optimizer.building import Built, Job, Standing, build_all, elsewhere, jobs_of
 from optimizer.wiring import Place, place_at
 from search_spaces.catalog import space_path
 from search_spaces.deployment import Scalar
@@ -209,3 +209,22 @@ def test_damaged_engine_is_built_anew(one_net: SearchSpace, place: Place) -> Non
 
     assert built.standing is Standing.BUILT
     assert payload.read_bytes() == content
+
+
+def test_check_says_which_targets_build_a_precision_and_which_none(two_nets: SearchSpace) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="knows what its targets lack")
+    space = with_axis(two_nets, "precision", ("fp16", "int8", "int8-dynamic"))
+
+    lines = elsewhere(with_option(space, "optimization_level", 5))
+
+    assert lines[0] == "fp16: can be built for SM75, SM80, SM86, SM89, SM120, SM121"
+    assert lines[1].startswith(
+        "int8: can be built for SM80, SM86, SM89, SM120, SM121, not for SM75:"
+    )
+    assert lines[2].startswith("int8-dynamic: no target builds it: TensorRT wants the scales")
+    assert all("ignores optimization_level here" in line for line in lines[3:])
+    assert len(lines) == 3 + 6
+
+
+def test_backend_of_this_machine_alone_builds_for_no_other(tmp_path: Path) -> None:
+    assert elsewhere(write_space(tmp_path)) == ()

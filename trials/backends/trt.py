@@ -47,6 +47,10 @@ class TensorRtBackend:
         """Name in space files."""
         return "tensorrt"
 
+    def targets(self) -> tuple[str, ...]:
+        """Name the compute capabilities that TensorRT for RTX builds for, without having one."""
+        return self._library().targets()
+
     def capabilities(self) -> Capabilities:
         """Say what is honoured for the target.
 
