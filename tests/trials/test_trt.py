@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from search_spaces.deployment import Deployment, Precision, Scalar
-from trials.backend import Backend, EngineSpec, Tensors
+from trials.backend import Backend, EngineSpec, Tensors, Workshop
 from trials.backends.catalog import backend_named
 from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_build import Order, build_failure, build_plan
+from trials.backends.trt_gpu import gpu_here
 from trials.backends.trt_library import Library, Said, library
 from trials.backends.trt_options import DYNAMIC, FIXED
 from trials.capabilities import engine_spec
@@ -315,3 +316,23 @@ def test_library_names_its_targets_oldest_first() -> None:
 
     assert found.targets()[0] == "SM75"
     assert replace(found, is_rtx=False).targets() == ()
+
+
+@pytest.mark.gpu
+def test_engine_is_built_for_the_gpu_of_this_machine_and_its_timings_are_kept(
+    cnn: Path, tmp_path: Path
+) -> None:
+    gpu = gpu_here()
+    if gpu is None:
+        pytest.skip("no NVIDIA GPU")
+    here = TensorRtBackend()
+    shop = Workshop(tell=lambda _name, _share: None, shelf=tmp_path / "shelf")
+    everything = [(one.name, one.default) for one in here.capabilities().options]
+
+    for _ in range(2):
+        spec = spec_for(here, Precision.FP32, options=everything)
+        here.build_at_length(cnn, spec, tmp_path / "plan", shop)
+
+    assert {("gpu", gpu.name), ("driver", gpu.driver)} <= set(here.environment())
+    assert (tmp_path / "plan").stat().st_size > 1000
+    assert (tmp_path / "shelf").exists() != library().is_rtx

@@ -8,8 +8,14 @@ from trials.backend import Capabilities, EngineSpec, Option, Scope
 from trials.backends.trt_library import Library
 
 FIXED, DYNAMIC = "fixed", "dynamic"
-_AMPERE = 80  # compute capability from which on there is TF32, and fp32 and int8 products of RTX
 _BYTES_PER_MIB = 1 << 20
+_LEAST_CAPABILITY = {  # times ten, in TensorRT for RTX (tried) and in the data-centre's (read)
+    Precision.FP32: (80, 75),
+    Precision.TF32: (80, 80),
+    Precision.FP16: (75, 75),
+    Precision.INT8: (80, 75),
+}
+_UNMADE = (Precision.BF16, Precision.FP8, Precision.INT4)
 _NO_PRODUCER = "trifront does not make models of this precision yet"
 _BATCH_PROFILE = Option(
     name="batch_profile",
@@ -72,24 +78,18 @@ def capabilities_of(library: Library, compute_capability: int) -> Capabilities:
         compute_capability: Of the device, as in SM89.
     """
     refusals = [
-        (Precision.BF16, _NO_PRODUCER),
-        (Precision.FP8, _NO_PRODUCER),
-        (Precision.INT4, _NO_PRODUCER),
         (Precision.INT8_DYNAMIC, "TensorRT wants the scales of activations beforehand; use int8"),
+        *((precision, _NO_PRODUCER) for precision in _UNMADE),
     ]
-    precisions = [Precision.FP16]
-    if compute_capability >= _AMPERE:
-        precisions += [Precision.FP32, Precision.TF32, Precision.INT8]
-    else:
-        refusals.append((Precision.TF32, _older("TF32", compute_capability)))
-        in_rtx = _older("its products", compute_capability)
-        for precision in (Precision.FP32, Precision.INT8):
-            if library.is_rtx:
-                refusals.append((precision, in_rtx))
-            else:
-                precisions.append(precision)
+    precisions = []
+    for precision, (in_rtx, in_data_centre) in _LEAST_CAPABILITY.items():
+        least = in_rtx if library.is_rtx else in_data_centre
+        if compute_capability >= least:
+            precisions.append(precision)
+        else:
+            refusals.append((precision, _older(least, compute_capability)))
     return Capabilities(
-        precisions=tuple(sorted(precisions, key=list(Precision).index)),
+        precisions=tuple(precisions),
         refusals=tuple(refusals),
         options=(_BATCH_PROFILE, _WORKSPACE, *(_RTX if library.is_rtx else _DATA_CENTRE)),
         inert=_INERT_IN_RTX if library.is_rtx else _INERT_IN_DATA_CENTRE,
@@ -98,9 +98,9 @@ def capabilities_of(library: Library, compute_capability: int) -> Capabilities:
     )
 
 
-def _older(what: str, compute_capability: int) -> str:
-    needed = f"{_AMPERE // 10}.{_AMPERE % 10}"
-    return f"{what} need compute capability {needed}, and SM{compute_capability} is older"
+def _older(least: int, compute_capability: int) -> str:
+    needed = f"{least // 10}.{least % 10}"
+    return f"its products need compute capability {needed}, and SM{compute_capability} is older"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
