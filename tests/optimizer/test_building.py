@@ -228,3 +228,16 @@ def test_check_says_which_targets_build_a_precision_and_which_none(two_nets: Sea
 
 def test_backend_of_this_machine_alone_builds_for_no_other(tmp_path: Path) -> None:
     assert elsewhere(write_space(tmp_path)) == ()
+
+
+def test_engine_that_needs_more_workspace_than_allowed_cannot_be_built(
+    one_net: SearchSpace, place: Place
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="builds for GPUs that are not there")
+    space = with_option(with_axis(one_net, "batch_size", (256,)), "workspace_mib", 1)
+    jobs = jobs_of(space, ["SM89"])
+
+    (built,) = build_all(space, jobs, place, workers=1, on_built=lambda _: None)
+
+    assert built.standing is Standing.CANNOT
+    assert "of 1 MiB (workspace_mib)" in built.reason

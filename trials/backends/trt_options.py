@@ -70,6 +70,11 @@ _INERT_IN_DATA_CENTRE = tuple(
 )
 
 
+def options_of(*, is_rtx: bool) -> tuple[Option, ...]:
+    """Return the options that a flavour honours, on whatever device."""
+    return (_BATCH_PROFILE, _WORKSPACE, *(_RTX if is_rtx else _DATA_CENTRE))
+
+
 def capabilities_of(library: Library, compute_capability: int) -> Capabilities:
     """Say what a flavour honours for a device.
 
@@ -91,7 +96,7 @@ def capabilities_of(library: Library, compute_capability: int) -> Capabilities:
     return Capabilities(
         precisions=tuple(precisions),
         refusals=tuple(refusals),
-        options=(_BATCH_PROFILE, _WORKSPACE, *(_RTX if library.is_rtx else _DATA_CENTRE)),
+        options=options_of(is_rtx=library.is_rtx),
         inert=_INERT_IN_RTX if library.is_rtx else _INERT_IN_DATA_CENTRE,
         batch_in_engine=True,
         dynamic_batch=(_BATCH_PROFILE.name, DYNAMIC),
