@@ -61,8 +61,17 @@ def build(
     place = place_at(workspace, None)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("building engines", total=len(wanted))
+
+        def show(job: "Job", phase: str) -> None:
+            progress.update(task, description=f"{_name(job)}: {phase}")
+
         built = build_all(
-            meant, wanted, place, workers=jobs, on_built=lambda _: progress.advance(task)
+            meant,
+            wanted,
+            place,
+            workers=jobs,
+            on_built=lambda _: progress.advance(task),
+            on_phase=show,
         )
     if json:
         _print_json(built)
@@ -95,7 +104,11 @@ def _table(built: "tuple[Built, ...]") -> "Table":
 
 def _name(job: "Job") -> str:
     words = [job.deployment.variant, job.deployment.precision.value]
-    words += [] if job.batch_size is None else [f"b{job.batch_size}"]
+    if job.batch_size is not None:
+        words.append(f"b{job.batch_size}")
+    elif job.largest_batch is not None:
+        words.append(f"b1–{job.largest_batch}")
+    words += [f"{name}={value}" for name, value in job.engine_options]
     return " ".join(words if job.target is None else [*words, job.target])
 
 
@@ -107,6 +120,8 @@ def _print_json(built: "tuple[Built, ...]") -> None:
             "deployment": dict(one.job.deployment.axes()),
             "target": one.job.target,
             "batch_size": one.job.batch_size,
+            "largest_batch": one.job.largest_batch,
+            "options": dict(one.job.engine_options),
             "standing": one.standing,
             "build_s": one.build_s,
             "size_bytes": one.size_bytes,
