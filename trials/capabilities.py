@@ -111,11 +111,15 @@ def _option_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str
 def _takes(option: Option, value: Scalar) -> bool:
     if option.choices:  # True equals 1 in Python, but not in a space file
         return any(value == each and type(value) is type(each) for each in option.choices)
-    return type(value) is int and value >= 1
+    return type(value) is int and value >= option.least
 
 
 def _known(option: Option) -> str:
-    return ", ".join(map(_written, option.choices)) if option.choices else "an integer >= 1"
+    return (
+        ", ".join(map(_written, option.choices))
+        if option.choices
+        else f"an integer >= {option.least}"
+    )
 
 
 def _written(value: Scalar) -> str:
@@ -132,14 +136,16 @@ def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int |
 def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployment, ...]:
     """Return one deployment for each engine that the space's deployments need.
 
-    The engines of two deployments are the same where variant, precision, options of scope ENGINE
-    and, where it matters, batch size are.
+    The engines of two deployments are the same where variant, precision, options of the scopes
+    MODEL and ENGINE and, where it matters, batch size are.
 
     Args:
         space: What is to be built.
         capabilities: Those of its backend.
     """
-    in_engine = [option.name for option in capabilities.options if option.scope is Scope.ENGINE]
+    in_engine = [
+        option.name for option in capabilities.options if option.scope is not Scope.SERVING
+    ]
     found: dict[tuple[Scalar | None, ...], Deployment] = {}
     for deployment in space.deployments():
         chosen = dict(deployment.options)

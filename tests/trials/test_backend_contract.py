@@ -90,7 +90,9 @@ def test_every_precision_is_either_honoured_or_refused_with_a_reason(case: Case)
 
 def test_defaults_of_options_are_values_that_the_option_takes(case: Case) -> None:
     for option in case.backend.capabilities().options:
-        assert option.default in option.choices or (not option.choices and option.default == 1)
+        assert option.default in option.choices or (
+            not option.choices and option.default == option.least
+        )
 
 
 def test_build_refuses_a_precision_that_is_not_listed(case: Case, tmp_path: Path) -> None:

@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Never
 
 from search_spaces.deployment import Deployment, Precision
-from trials.backend import Capabilities, EngineSpec, Tensors
+from trials.backend import KEEP_LAYERS_OPTION, Capabilities, EngineSpec, Tensors
 from trials.backends.trt_build import build_plan
 from trials.backends.trt_library import Library, foreign_errors, library
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
 
 _RECIPE = "1"  # to be raised when the same spec builds another plan
-_AMPERE = 80  # compute capability that fp32 and int8 products of RTX need
-_NO_PRODUCER = "trifront does not make models of this precision yet"
+_LEAST_CAPABILITY = {  # times ten, for the products of each precision; tried with RTX 1.7
+    Precision.FP32: 80,
+    Precision.FP16: 75,
+    Precision.BF16: 80,
+    Precision.INT8: 80,
+    Precision.INT4: 80,
+    Precision.FP8: 89,
+}
 
 
 class TensorRtBackend:
@@ -49,22 +55,24 @@ class TensorRtBackend:
         target = self._target_of(found)
         refusals = [
             (Precision.TF32, "TensorRT for RTX builds the same engine as for fp32"),
-            (Precision.BF16, _NO_PRODUCER),
-            (Precision.FP8, _NO_PRODUCER),
-            (Precision.INT4, _NO_PRODUCER),
             (
                 Precision.INT8_DYNAMIC,
                 "TensorRT wants the scales of activations beforehand; use int8",
             ),
         ]
-        precisions = [Precision.FP16]
-        if int(target.removeprefix("SM")) < _AMPERE:
-            older = f"its products need compute capability 8.0, and {target} is older"
-            refusals += [(Precision.FP32, older), (Precision.INT8, older)]
-        else:
-            precisions += [Precision.FP32, Precision.INT8]
+        capability = int(target.removeprefix("SM"))
+        precisions = []
+        for precision, least in _LEAST_CAPABILITY.items():
+            if capability >= least:
+                precisions.append(precision)
+            else:
+                wanted = f"its products need compute capability {least / 10:.1f}"
+                refusals.append((precision, f"{wanted}, and {target} is older"))
         return Capabilities(
-            precisions=tuple(precisions), refusals=tuple(refusals), batch_in_engine=True
+            precisions=tuple(precisions),
+            refusals=tuple(refusals),
+            options=(KEEP_LAYERS_OPTION,),
+            batch_in_engine=True,
         )
 
     def environment(self) -> tuple[tuple[str, str], ...]:

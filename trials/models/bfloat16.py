@@ -102,9 +102,7 @@ class _Typing:
             if name and self._types.get(name) == self._float:
                 yield place, formals[min(place, len(formals) - 1)].type_str
 
-    def _append(
-        self, node: "NodeProto", places: tuple[frozenset[int], frozenset[int]]
-    ) -> None:
+    def _append(self, node: "NodeProto", places: tuple[frozenset[int], frozenset[int]]) -> None:
         inputs, outputs = places
         for place, name in enumerate(node.input):
             if name and self._types.get(name) == self._float:

@@ -48,14 +48,13 @@ class _View:
         inner = self._makers.get(outer.input[0])
         if inner is None or inner.op_type != "QuantizeLinear":
             return name
-        return inner.input[0]
+        before: str = inner.input[0]
+        return before
 
     def readers_of(self, name: str) -> "list[NodeProto]":
         """Return who reads a tensor, or the pair behind it."""
         nodes = [node for node in self.model.graph.node if node.op_type != "QuantizeLinear"]
-        return [
-            node for node in nodes if name in (self.before_pair(each) for each in node.input)
-        ]
+        return [node for node in nodes if name in (self.before_pair(each) for each in node.input)]
 
 
 def _read_unpaired(node: "NodeProto", view: _View) -> None:
@@ -72,13 +71,19 @@ def _answer_unpaired(node: "NodeProto", view: _View) -> None:
                 if view.before_pair(name) == answer:
                     reader.input[place] = answer
     for made in [name for name in view.outputs if view.before_pair(name) == answer]:
-        pair = next(each for each in view.model.graph.node if made in each.output)
-        pair.output[0] = f"{made}_unread"
-        node.output[0] = made
-        for each in view.model.graph.node:
-            for place, name in enumerate(each.input):
-                if name == answer:
-                    each.input[place] = made
+        _answer_as(made, node, view.model)
+
+
+def _answer_as(output: str, node: "NodeProto", model: "ModelProto") -> None:
+    """Let a node make an output of the model, which the pair behind it made until now."""
+    answer = node.output[0]
+    for each in model.graph.node:
+        if output in each.output:
+            each.output[0] = f"{output}_unread"
+        for place, name in enumerate(each.input):
+            if name == answer:
+                each.input[place] = output
+    node.output[0] = output
 
 
 def _remove_unread(model: "ModelProto") -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from search_spaces.deployment import Precision
 from trials.backend import Tensors
@@ -135,7 +135,7 @@ class OpenedLowering:
         with explained(self._model, self._precision), _silenced():
             return self._lowering.keeping(kept)
 
-    def __enter__(self) -> "OpenedLowering":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

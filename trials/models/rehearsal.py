@@ -6,7 +6,7 @@ bf16 operator is run in fp32 and its result rounded to bf16: so do GPUs, which m
 exactly and add up in fp32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,13 +58,16 @@ class Rehearsal:
         """
         names = [output.name for output in self._session.get_outputs()]
         parts = [self._session.run(names, dict(batch)) for batch in batches]
-        return {name: np.concatenate(each) for name, each in zip(names, zip(*parts), strict=True)}
+        return {
+            name: np.concatenate([part[place] for part in parts])
+            for place, name in enumerate(names)
+        }
 
 
 def _without_bfloat16(model: "ModelProto") -> "ModelProto":
     """Return a model that rounds to bf16 where the given one computes in it."""
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     types = element_types(model)
     if TensorProto.BFLOAT16 not in types.values():
@@ -77,22 +80,27 @@ def _without_bfloat16(model: "ModelProto") -> "ModelProto":
         if tensor.data_type == TensorProto.BFLOAT16:
             array = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    for given in model.graph.node:
-        node: NodeProto = graph.node.add()
-        node.CopyFrom(given)
-        for index, name in enumerate(given.output):
-            if types.get(name) != TensorProto.BFLOAT16:
-                continue
-            exact, rounded = f"{name}_exact", f"{name}_rounded"
-            node.output[index] = exact
-            to_bfloat16 = [exact], [rounded], f"{name}_round"
-            to_float = [rounded], [name], f"{name}_widen"
-            for (sources, made, title), kind in (
-                (to_bfloat16, TensorProto.BFLOAT16),
-                (to_float, TensorProto.FLOAT),
-            ):
-                graph.node.append(helper.make_node("Cast", sources, made, title, to=kind))
-        for attribute in node.attribute:
-            if attribute.name == "to" and attribute.i == TensorProto.BFLOAT16:
-                attribute.i = TensorProto.FLOAT
+    narrow = {name for name, kind in types.items() if kind == TensorProto.BFLOAT16}
+    for node in model.graph.node:
+        graph.node.extend(_rounded(node, narrow))
     return rounding
+
+
+def _rounded(node: "NodeProto", narrow: set[str]) -> Iterator["NodeProto"]:
+    """Yield a node that computes in fp32, and casts that round its bf16 outputs."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    exact = onnx.NodeProto()
+    exact.CopyFrom(node)
+    for attribute in exact.attribute:
+        if attribute.name == "to" and attribute.i == TensorProto.BFLOAT16:
+            attribute.i = TensorProto.FLOAT
+    for place, name in enumerate(node.output):
+        if name in narrow:
+            exact.output[place] = f"{name}_exact"
+    yield exact
+    for name in [name for name in node.output if name in narrow]:
+        rounded = f"{name}_rounded"
+        yield helper.make_node("Cast", [f"{name}_exact"], [rounded], to=TensorProto.BFLOAT16)
+        yield helper.make_node("Cast", [rounded], [name], to=TensorProto.FLOAT)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-Kind: TypeAlias = Literal["model", "engine", "quality", "inspection"]
+Kind: TypeAlias = Literal["model", "engine", "quality", "inspection", "sensitivity"]
 
-KINDS: tuple[Kind, ...] = ("model", "engine", "quality", "inspection")
+KINDS: tuple[Kind, ...] = ("model", "engine", "quality", "inspection", "sensitivity")
 PAYLOAD = "payload"
 RECORD = "entry.json"
 FORMAT = 1  # part of every key: another layout or meaning of entries starts afresh
