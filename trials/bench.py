@@ -16,8 +16,8 @@ from search_spaces.space import SearchSpace, Task, TaskKind
 from trials.backend import Backend, EngineSpec
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
-from trials.conversions import Conversions, SplitName
-from trials.data.dataset import Dataset, Split, dataset_from_task, synthetic_dataset
+from trials.conversions import Conversions
+from trials.data.dataset import Dataset, Split, SplitName, dataset_from_task, synthetic_dataset
 from trials.data.feeding import feeds
 from trials.errors import DataError, UnsupportedError
 from trials.inspection import BuildLog

@@ -8,14 +8,13 @@ scores; every such effect is kept, so that the ranking goes on where it was inte
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 
 from search_spaces.deployment import Precision
 from search_spaces.space import Task
 from trials.backend import Tensors
-from trials.data.dataset import Dataset, Split
+from trials.data.dataset import Dataset, Split, SplitName
 from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
 from trials.models.fidelity import refuse_unfaithful
@@ -40,8 +39,6 @@ from trials.sensitivity import (
     ranked,
 )
 from trials.store.store import Obtained, Store
-
-SplitName: TypeAlias = Literal["calibration", "search", "report"]
 
 _BATCH = 32  # samples a call where the model takes any batch size
 _CHECKED = 128  # samples that a converted model is held against the original on
