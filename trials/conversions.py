@@ -123,6 +123,7 @@ class Conversions:
             yardstick = self._yardstick(model, samples)
             lowering = self._opened(model, precision)
             names = {one.name for one in lowering.layers}
+            assert layer in {"", *names}, f"{precision} lowers no layer {layer!r}"
             lowered = lowering.keeping(names - {layer} if layer else ())
             fp32 = self._asked_in_fp32(model, yardstick)
             found = effect_of(layer, lowered, fp32, yardstick)
@@ -167,8 +168,6 @@ class Conversions:
             return self._lowering[1]
         calibration = self._calibration(model) if needs_calibration(precision) else []
         opened = OpenedLowering(model.path, precision, calibration=calibration)
-        if self._lowering is not None:
-            self._lowering[1].close()
         self._lowering = (asked, opened)
         return opened
 

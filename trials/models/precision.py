@@ -14,7 +14,7 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from search_spaces.deployment import Precision
 from trials.backend import Tensors
@@ -78,8 +78,7 @@ def convert(
     if keeps_file(precision):
         _write_as_it_is(model, out)
         return
-    with OpenedLowering(model, precision, calibration=calibration) as lowering:
-        lowered = lowering.keeping(kept)
+    lowered = OpenedLowering(model, precision, calibration=calibration).keeping(kept)
     with TemporaryDirectory(dir=out.parent, prefix=".convert-") as folder:
         made = Path(folder) / "converted.onnx"
         with explained(model, precision):
@@ -91,7 +90,7 @@ def convert(
 class OpenedLowering:
     """A model and a precision: which layers it lowers, and what it looks like without some.
 
-    What is costly (folding, calibrating) is done once, when it is opened. Closed by leaving it.
+    What is costly (folding, calibrating) is done once, when it is opened.
     """
 
     def __init__(
@@ -109,14 +108,12 @@ class OpenedLowering:
             MemoryLimitError: It needs more memory than there is.
         """
         self._model, self._precision = model, precision
-        self._scratch = TemporaryDirectory(prefix="trifront-lower-")
-        try:
-            with explained(model, precision), _silenced():
-                folder = Path(self._scratch.name)
-                self._lowering: Lowering = RECIPES[precision](model, folder, calibration)
-        except BaseException:
-            self._scratch.cleanup()
-            raise
+        with (
+            TemporaryDirectory(prefix="trifront-lower-") as folder,
+            explained(model, precision),
+            _silenced(),
+        ):
+            self._lowering: Lowering = RECIPES[precision](model, Path(folder), calibration)
 
     @property
     def layers(self) -> tuple[Product, ...]:
@@ -134,16 +131,6 @@ class OpenedLowering:
         assert not unknown, f"no layers of the model: {unknown}"
         with explained(self._model, self._precision), _silenced():
             return self._lowering.keeping(kept)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the scratch files."""
-        self._scratch.cleanup()
 
 
 def _write_as_it_is(model: Path, out: Path) -> None:

@@ -13,6 +13,7 @@ well, which is ONNX Runtime's default, made a ResNet 1.5 times slower and no bet
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.deployment import Precision
@@ -50,7 +51,7 @@ class Lowering:
 
 
 Recipe = Callable[[Path, Path, Sequence[Tensors]], Lowering]
-"""Look at a model, with a folder for scratch files and the calibration batches."""
+"""Look at a model, with a folder for files until it returns, and the calibration batches."""
 
 
 def _fp16(model: Path, scratch: Path, _: Sequence[Tensors]) -> Lowering:
@@ -129,17 +130,20 @@ def _int8(model: Path, scratch: Path, calibration: Sequence[Tensors]) -> Lowerin
 
 def _int8_dynamic(model: Path, scratch: Path, _: Sequence[Tensors]) -> Lowering:
     simplified = simplified_model(model, scratch, "int8-dynamic")
-    prepared, made = scratch / "prepared.onnx", scratch / "quantized.onnx"
 
     def keeping(kept: Collection[str]) -> "ModelProto":
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        onnx.save_model(simplified, prepared)
         # it looks at a Gemm when it has become a MatMul of such a name
         excluded = sorted({*kept, *(f"{name}_MatMul" for name in kept)})
-        quantize_dynamic(prepared, made, weight_type=QuantType.QInt8, nodes_to_exclude=excluded)
-        lowered = onnx.load_model(made)
+        with TemporaryDirectory(prefix="trifront-lower-") as folder:
+            prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+            onnx.save_model(simplified, prepared)
+            quantize_dynamic(
+                prepared, made, weight_type=QuantType.QInt8, nodes_to_exclude=excluded
+            )
+            lowered = onnx.load_model(made)
         drop_unused_domains(lowered)
         return lowered
 
