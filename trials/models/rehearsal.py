@@ -1,12 +1,13 @@
 """Run a converted model on the CPU for its answers, not for its speed.
 
 ONNX Runtime is asked to optimize nothing, for its optimizer miscomputes fp8 pairs (a classifier of
-0.97 answers like one of 0.11). It casts to bf16 and has few other operators of that type, so a
-bf16 operator is run in fp32 and its result rounded to bf16: so do GPUs, which multiply bf16
-exactly and add up in fp32.
+0.97 answers like one of 0.11). It has few operators of bf16, and runs those of fp16 in fp32 and
+without rounding in between, so that nothing overflows there which would elsewhere. So every
+operator of these types is run in fp32 and its result rounded: as GPUs do it, which multiply 16-bit
+numbers exactly and add up in fp32.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class Rehearsal:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         options.log_severity_level = _ERROR
-        content = _without_bfloat16(model).SerializeToString()
+        content = _rounding(model).SerializeToString()
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
@@ -64,43 +65,44 @@ class Rehearsal:
         }
 
 
-def _without_bfloat16(model: "ModelProto") -> "ModelProto":
-    """Return a model that rounds to bf16 where the given one computes in it."""
+def _rounding(model: "ModelProto") -> "ModelProto":
+    """Return a model that rounds to 16 bits where the given one computes in them."""
     import onnx
     from onnx import TensorProto, numpy_helper
 
-    types = element_types(model)
-    if TensorProto.BFLOAT16 not in types.values():
+    short = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    types = {name: kind for name, kind in element_types(model).items() if kind in short}
+    if not types:
         return model
     rounding = onnx.ModelProto()
     rounding.CopyFrom(model)
     graph = rounding.graph
     del graph.node[:], graph.value_info[:]
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.BFLOAT16:
+        if tensor.data_type in short:
             array = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    narrow = {name for name, kind in types.items() if kind == TensorProto.BFLOAT16}
     for node in model.graph.node:
-        graph.node.extend(_rounded(node, narrow))
+        graph.node.extend(_rounded(node, types))
     return rounding
 
 
-def _rounded(node: "NodeProto", narrow: set[str]) -> Iterator["NodeProto"]:
-    """Yield a node that computes in fp32, and casts that round its bf16 outputs."""
+def _rounded(node: "NodeProto", types: Mapping[str, int]) -> Iterator["NodeProto"]:
+    """Yield a node that computes in fp32, and casts that round its 16-bit outputs."""
     import onnx
     from onnx import TensorProto, helper
 
     exact = onnx.NodeProto()
     exact.CopyFrom(node)
     for attribute in exact.attribute:
-        if attribute.name == "to" and attribute.i == TensorProto.BFLOAT16:
+        if attribute.name == "to" and attribute.i in types.values():
             attribute.i = TensorProto.FLOAT
     for place, name in enumerate(node.output):
-        if name in narrow:
+        if name in types:
             exact.output[place] = f"{name}_exact"
     yield exact
-    for name in [name for name in node.output if name in narrow]:
-        rounded = f"{name}_rounded"
-        yield helper.make_node("Cast", [f"{name}_exact"], [rounded], to=TensorProto.BFLOAT16)
-        yield helper.make_node("Cast", [rounded], [name], to=TensorProto.FLOAT)
+    for name in node.output:
+        if name in types:
+            rounded = f"{name}_rounded"
+            yield helper.make_node("Cast", [f"{name}_exact"], [rounded], to=types[name])
+            yield helper.make_node("Cast", [rounded], [name], to=TensorProto.FLOAT)
