@@ -25,7 +25,7 @@ from optimizer.tracking.messages import (
     TrialEnded,
     VerdictGiven,
 )
-from search_spaces.deployment import Precision
+from search_spaces.deployment import Deployment, kept_layers
 from trials.measurement import Estimate, Quality
 from trials.measuring.sentinel import Sighting, level_of
 from trials.models.precision import needs_calibration
@@ -74,7 +74,7 @@ def content_of_record(
     """
     outcome = record.outcome
     deployment = outcome.deployment
-    datasets = _datasets(facts.digests, _splits_of_trial(deployment.precision))
+    datasets = _datasets(facts.digests, _splits_of_trial(deployment))
     tags = {
         **_tags_of_record(record, facts),
         **{f"digest.{split}": digest for split, digest in datasets},
@@ -193,9 +193,10 @@ def _finite(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]
     return tuple(pair for pair in pairs if math.isfinite(pair[1]))
 
 
-def _splits_of_trial(precision: Precision) -> tuple[str, ...]:
+def _splits_of_trial(deployment: Deployment) -> tuple[str, ...]:
     # the report split is scored once, at the end of a search, by no trial
-    return ("calibration", "search") if needs_calibration(precision) else ("search",)
+    calibrated = needs_calibration(deployment.precision) or kept_layers(deployment) > 0
+    return ("calibration", "search") if calibrated else ("search",)
 
 
 def _tags_of_record(record: TrialRecord, facts: StudyFacts) -> dict[str, str]:

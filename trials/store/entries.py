@@ -16,9 +16,9 @@ from typing import Any, Literal, TypeAlias
 
 from trials.disk import sync
 
-Kind: TypeAlias = Literal["model", "engine", "quality", "inspection"]
+Kind: TypeAlias = Literal["model", "engine", "quality", "inspection", "sensitivity"]
 
-KINDS: tuple[Kind, ...] = ("model", "engine", "quality", "inspection")
+KINDS: tuple[Kind, ...] = ("model", "engine", "quality", "inspection", "sensitivity")
 PAYLOAD = "payload"
 RECORD = "entry.json"
 FORMAT = 1  # part of every key: another layout or meaning of entries starts afresh
