@@ -216,9 +216,9 @@ def test_gpu_and_driver_are_part_of_an_engine_that_is_built_for_them() -> None:
     there = data_centre()
     environment = dict(TensorRtBackend(load=lambda: there, look=lambda: ADA).environment())
 
-    assert environment["gpu"] == "NVIDIA L4"
+    assert environment["device"] == "NVIDIA L4"
     assert environment["compute_capability"] == "SM89"
-    assert environment["driver"] == "590.44"
+    assert environment["device_driver"] == "590.44"
     assert environment["tensorrt"] == "11.1"
 
 
