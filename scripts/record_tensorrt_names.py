@@ -23,7 +23,7 @@ SOURCES = (
     "python/src/parsers/pyOnnx.cpp",
 )
 _LAYER = re.compile(r"I\w+Layer(Base)?$")  # networks come from ONNX files; no layer is made by us
-_KIND = re.compile(r'py::(class_|enum_)<[^;]*?>\s*\w*\s*[({]\s*\w+\s*,\s*"(\w+)"')
+_KIND = re.compile(r'py::(class_|enum_)<[^;]*?>\s*\w*\s*[({]\s*(\w+)\s*,\s*"(\w+)"')
 _MEMBER = re.compile(
     r"\.(?:def|def_static|def_property|def_property_readonly|def_readwrite|def_readonly|"
     r'def_property_static|value)\(\s*"(\w+)"'
@@ -31,13 +31,21 @@ _MEMBER = re.compile(
 
 
 def names_in(source: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each class or enumeration with its members, sorted."""
+    """Yield each class or enumeration with its members, perhaps a class more than once."""
     without = re.sub(r"#if ENABLE_INETWORK_SERIALIZE.*?#endif", "", source, flags=re.DOTALL)
     found = list(_KIND.finditer(without))
     ends = [match.start() for match in found[1:]] + [len(without)]
+    outer = ""
     for match, end in zip(found, ends, strict=True):
-        if not _LAYER.match(match[2]):
-            yield match[2], sorted(set(_MEMBER.findall(without[match.end() : end])))
+        _, scope, name = match.groups()
+        text = without[match.end() : end]
+        if scope != "m":  # within the class before it, whose own members go on behind
+            own, _, text = text.partition(";")
+            yield name, _MEMBER.findall(own)
+            yield outer, [name, *_MEMBER.findall(text)]
+        elif not _LAYER.match(name):
+            outer = name
+            yield name, _MEMBER.findall(text)
 
 
 def recorded(clone: Path, tag: str) -> dict[str, object]:

@@ -48,7 +48,13 @@ def build(
       trifront build resnet.yaml --targets SM89,SM120 --jobs 4
     """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
     from optimizer.building import Standing, build_all, jobs_of
     from optimizer.cli.options import names_of
@@ -59,11 +65,14 @@ def build(
     meant = space_from_yaml(space_path(space))
     wanted = jobs_of(meant, [name.upper() for name in names_of(targets)])
     place = place_at(workspace, None)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("building engines", total=len(wanted))
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    now = TextColumn("{task.fields[now]}", markup=False)
+    with Progress(*columns, now, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(wanted), now="building engines")
 
         def show(job: "Job", phase: str) -> None:
-            progress.update(task, description=f"{_name(job)}: {phase}")
+            progress.update(task, now=f"{phase}, {_name(job)}")
 
         built = build_all(
             meant,

@@ -376,6 +376,6 @@ def test_engine_is_built_for_the_gpu_of_this_machine_and_its_timings_are_kept(
         spec = spec_for(here, Precision.FP32, options=everything)
         here.build_at_length(cnn, spec, tmp_path / "plan", shop)
 
-    assert {("gpu", gpu.name), ("driver", gpu.driver)} <= set(here.environment())
+    assert {("device", gpu.name), ("device_driver", gpu.driver)} <= set(here.environment())
     assert (tmp_path / "plan").stat().st_size > 1000
     assert (tmp_path / "shelf").exists() != library().is_rtx

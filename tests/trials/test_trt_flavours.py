@@ -1,8 +1,10 @@
 """One code for three libraries: what is called exists in each, and what is chosen arrives."""
 
+import ast
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 
 import onnx
@@ -12,6 +14,7 @@ from trt_flavours import ADA, RECORD, data_centre, recorded_names, used_of, watc
 
 from search_spaces.deployment import Deployment, Precision, Scalar
 from trials.backend import EngineSpec, Workshop
+from trials.backends import trt_build
 from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_library import Library
 from trials.capabilities import engine_spec
@@ -21,6 +24,7 @@ pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"
 )
 VERSIONS = sorted(recorded_names())
+RTX_ALONE = ("ComputeCapability",)  # that the code asks for before it uses them
 EVERYTHING: tuple[tuple[str, Scalar], ...] = (
     ("batch_profile", "dynamic"),
     ("max_aux_streams", 2),
@@ -101,6 +105,44 @@ def test_names_that_building_uses_are_in_data_centre_tensorrt(cnn: Path, tag: st
     assert missing_in(used, lambda kind, name: name in names[kind]) == []
 
 
+def chains_in(source: str) -> set[tuple[str, ...]]:
+    """Return the attributes of names called ``trt`` and of ``….module``, as (class, name…)."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        parts: list[str] = []
+        inner: ast.AST = node
+        while isinstance(inner, ast.Attribute):
+            parts.insert(0, inner.attr)
+            inner = inner.value
+        if parts and isinstance(inner, ast.Name):
+            path = [inner.id, *parts]
+            at = max((path.index(name) for name in ("trt", "module") if name in path), default=-1)
+            if at >= 0 and path[at + 1 :]:
+                found.add(tuple(path[at + 1 :]))
+    return found
+
+
+def test_classes_that_the_code_names_are_in_every_version_or_in_rtx_alone() -> None:
+    """Also in branches that no test takes; what only RTX has must be there, and asked for."""
+    real = import_module("tensorrt_rtx")
+    folder = Path(trt_build.__file__).parent
+    used = {
+        tuple(name for name in chain[:2] if not name.startswith("__"))  # not Python's own
+        for path in folder.glob("trt*.py")
+        for chain in chains_in(path.read_text(encoding="utf-8"))
+        if chain[0][0].isupper()
+    }
+
+    assert ("BuilderFlag", "TF32") in used
+    assert ("ComputeCapability",) in {chain[:1] for chain in used}
+    for chain in used:
+        assert attrgetter(".".join(chain))(real) is not None
+        for tag, names in recorded_names().items():
+            is_there = chain[0] in names  # else only RTX has it
+            assert set(chain[1:]) <= names.get(chain[0], set(chain[1:])), (tag, chain)
+            assert is_there or chain[0] in RTX_ALONE, (tag, chain)
+
+
 def test_removed_call_is_caught() -> None:
     """The weakly typed networks of TensorRT 10 set their precision by flags, which 11 dropped."""
     flags = {tag: names["BuilderFlag"] for tag, names in recorded_names().items()}
@@ -174,9 +216,9 @@ def test_gpu_and_driver_are_part_of_an_engine_that_is_built_for_them() -> None:
     there = data_centre()
     environment = dict(TensorRtBackend(load=lambda: there, look=lambda: ADA).environment())
 
-    assert environment["gpu"] == "NVIDIA L4"
+    assert environment["device"] == "NVIDIA L4"
     assert environment["compute_capability"] == "SM89"
-    assert environment["driver"] == "590.44"
+    assert environment["device_driver"] == "590.44"
     assert environment["tensorrt"] == "11.1"
 
 

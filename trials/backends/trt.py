@@ -72,7 +72,7 @@ class TensorRtBackend:
             facts["compute_capability"] = self._checked_target(found)
         else:
             facts["compute_capability"] = f"SM{gpu.compute_capability}"
-            facts |= {"gpu": gpu.name, "driver": gpu.driver}
+            facts |= {"device": gpu.name, "device_driver": gpu.driver}
         return tuple(sorted(facts.items()))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
