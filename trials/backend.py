@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from search_spaces.deployment import Deployment, Precision, Scalar
 from trials.inspection import BuildLog, Layer
+from trials.machine.gpu_source import GpuSource
 from trials.measurement import Block, Seconds
 
 Tensors: TypeAlias = Mapping[str, NDArray]  # type: ignore[type-arg]
@@ -182,6 +183,27 @@ class ComputesServices(Protocol):
         Returns:
             Shape ``(batches, batch_size)``, seconds > 0; column k is for k + 1 samples.
         """
+        ...
+
+
+@runtime_checkable
+class RunsOnGpu(Protocol):
+    """An engine whose requests are run by one GPU, which is watched while it is measured."""
+
+    def gpu(self) -> AbstractContextManager[GpuSource | None]:
+        """Open the meters of that GPU (``machine.nvml.meter``); None where nobody can read them.
+
+        Entered and left in the thread that measures, once a measurement, while the engine is open.
+        """
+        ...
+
+
+@runtime_checkable
+class MetersEnergy(Protocol):
+    """A backend whose engines may run where energy is metered. Others tell none."""
+
+    def why_no_energy(self, deployment: Deployment) -> str:
+        """Say why the energy of a deployment cannot be told here; empty where it can."""
         ...
 
 

@@ -15,7 +15,7 @@ from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace, Task, TaskKind
 from trials.backend import Backend, EngineSpec, Tensors
 from trials.backends.catalog import backend_named
-from trials.capabilities import engine_spec, refuse_ignored
+from trials.capabilities import engine_spec, refuse_ignored, refuse_unmetered
 from trials.data.dataset import Dataset, Split, dataset_from_task, synthetic_dataset
 from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
@@ -104,6 +104,14 @@ class Bench:
             samples=tuple((split.name, len(split)) for split in splits),
             environment=self._environment,
         )
+
+    def check_meters(self) -> None:
+        """See that what the space asks for is metered on this machine; building needs no meters.
+
+        Raises:
+            UnsupportedError: It is not.
+        """
+        refuse_unmetered(self.space, self.backend)
 
     def prepare(self, deployment: Deployment) -> Prepared:
         """Convert the variant and build the engine, or find both in the store.

@@ -4,13 +4,20 @@ An axis value that a backend ignores is refused with a reason and never searched
 be duplicates that look like discoveries.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Precision, Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
-from trials.backend import Capabilities, EngineSpec, Option, Scope
+from trials.backend import Backend, Capabilities, EngineSpec, MetersEnergy, Option, Scope
+from trials.errors import UnsupportedError
+
+ENERGY = "energy_per_sample_mj"
+
+_MOST_KINDS = 100_000  # deployments looked at; a trial looks for itself too
 
 
 def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
@@ -27,6 +34,43 @@ def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
             problem = _option_problem(axis, space.backend, capabilities)
         if problem is not None:
             raise SpaceError(problem, source=space.source, key=f"axes.{axis.name}")
+
+
+def wanted_metrics(space: SearchSpace) -> tuple[str, ...]:
+    """Name the metrics that a space cannot do without: its objectives, then its bounds."""
+    objectives = tuple(one.metric.name for one in space.objectives)
+    return (*objectives, *(one.metric.name for one in space.constraints))
+
+
+def refuse_unmetered(space: SearchSpace, backend: Backend) -> None:
+    """Check that energy is metered for every deployment of a space that asks for it.
+
+    Raises:
+        UnsupportedError: It is not here; says why, and of which deployment.
+    """
+    if ENERGY not in wanted_metrics(space):
+        return
+    for deployment in _kinds(space):
+        reason = (
+            backend.why_no_energy(deployment)
+            if isinstance(backend, MetersEnergy)
+            else f"backend {backend.name!r} runs where no energy is metered"
+        )
+        if reason:
+            raise UnsupportedError(
+                f"{space.source}: there is no {ENERGY} of '{deployment}': {reason}; take it out "
+                "of objectives and constraints"
+            )
+
+
+def _kinds(space: SearchSpace) -> Iterator[Deployment]:
+    """Yield a deployment of each combination of options and kind of load."""
+    seen = set()
+    for deployment in islice(space.deployments(), _MOST_KINDS):
+        kind = (deployment.options, deployment.load is None)
+        if kind not in seen:
+            seen.add(kind)
+            yield deployment
 
 
 def refusal_of(precision: Precision, capabilities: Capabilities) -> str:

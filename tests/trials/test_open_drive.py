@@ -12,13 +12,13 @@ from search_spaces.deployment import OpenLoad
 from search_spaces.space import MeasuringPlan
 from trials.errors import DisturbedError, LateError, SaturatedError
 from trials.measurement import Seconds
-from trials.measuring import contention
 from trials.measuring.batcher import Batcher
 from trials.measuring.computed_open_loop import ComputedOpenLoop
 from trials.measuring.contention import Reading
 from trials.measuring.load import Driven
 from trials.measuring.open_drive import LATE, Serving, drive_open
 from trials.measuring.served import Served, Timetable
+from trials.measuring.surroundings import Surroundings
 
 PLAN = MeasuringPlan(max_s=5.0, warmup_s=0.1)
 Draw = Callable[[float, int], Seconds]
@@ -63,12 +63,14 @@ def driven(
     arrivals: Arrivals | None = None,
     plan: MeasuringPlan = PLAN,
     late_ns: int = 0,
+    around: Surroundings | None = None,
 ) -> Driven:
     engine = ScriptedServices(draw, largest=largest)
     loop = LateLoop(engine, lanes=lanes, batcher=Batcher(largest=largest, max_delay_ns=0))
     loop.late_ns = late_ns
     serving = Serving(load=OpenLoad(rate_rps=rate), lanes=lanes, largest=largest)
-    return drive_open(loop, serving, replace(plan, arrivals=arrivals or PoissonArrivals()))
+    timed = replace(plan, arrivals=arrivals or PoissonArrivals())
+    return drive_open(loop, serving, timed, around=around)
 
 
 def test_idle_engine_is_measured_at_its_service_time() -> None:
@@ -136,11 +138,10 @@ def test_overload_is_none_of_the_deployment_where_others_took_what_is_missing(
         )
         for at in count()
     )
-    monkeypatch.setattr(contention, "read", lambda: next(readings))
     monkeypatch.setattr(LateLoop, "threads", (1,))
 
     with pytest.raises(error, match=said):
-        driven(constantly(0.001), rate=2_000)
+        driven(constantly(0.001), rate=2_000, around=Surroundings(clocks=lambda: next(readings)))
 
 
 def test_batching_carries_what_single_requests_cannot() -> None:

@@ -41,7 +41,12 @@ class BenchSession:
         return record_references(deployment, self._bench, wanted)
 
     def describe(self) -> BenchFacts:
-        """Identify the input of the search."""
+        """Identify the input of the search, which is about to begin.
+
+        Raises:
+            UnsupportedError: This machine does not meter what is asked for.
+        """
+        self._bench.check_meters()
         return self._bench.facts
 
 

@@ -29,6 +29,8 @@ MIN_BLOCKS = 3  # with fewer, a spread between blocks is no more than a guess
 
 CONFIDENCE = 0.95  # of every interval, unless a comparison of several asks for more
 
+UPDATES_PER_UNIT = 10  # of an energy counter, which is off by one at either end
+
 _Z = 1.959963984540054  # normal quantile at 0.975
 _FURTHEST = math.log(1e3)  # a limit more than a thousandfold away is no limit
 # beyond, the last few samples decide, and a limit moved outwards is mostly no limit
@@ -134,6 +136,65 @@ def throughput(
     )
     windows_s = np.array([block.window_s for block in blocks])
     return _ratio(blocks, samples, windows_s, confidence=confidence, spreading=METHODS[method])
+
+
+def energy_per_sample(
+    blocks: Sequence[Block],
+    *,
+    update_s: float,
+    confidence: float = CONFIDENCE,
+    method: int = METHOD,
+) -> Estimate | None:
+    """Estimate the energy that a GPU uses for one sample under the load, in joules.
+
+    The mean power between two readings, times how long the load lasted that they stand around: so
+    the moments before and after a block change nothing. A counter that moves every ``update_s``
+    is off by one such step at either end, which says much of a block of 0.1 s; blocks are taken
+    together until a step is a tenth of a unit. The interval rests on the spread between units.
+
+    Args:
+        blocks: In order of time, those without a reading left out.
+        update_s: How often the counter moves, seconds; 0 where it is exact at any moment.
+        confidence: Of the interval, in (0, 1).
+        method: Version of the formulas, out of ``spread.METHODS``.
+
+    Returns:
+        None where the GPU did not tell, or its counter stood still.
+    """
+    units = energy_units(blocks, update_s=update_s)
+    if not units or any(joules <= 0 for joules, _ in units):
+        return None
+    joules, samples = np.array(units).T
+    return _ratio(blocks, joules, samples, confidence=confidence, spreading=METHODS[method])
+
+
+def energy_units(blocks: Sequence[Block], *, update_s: float) -> list[tuple[float, float]]:
+    """Take blocks together until the energy counter can tell what they used.
+
+    Args:
+        blocks: In order of time.
+        update_s: How often the counter moves, seconds.
+
+    Returns:
+        (joules, samples) of each unit; blocks at the end that make no whole one are left out
+        unless there is no other. Empty where a block was not told.
+    """
+    told = [block.gpu for block in blocks if block.gpu is not None]
+    units: list[tuple[float, float]] = []
+    joules = wall_s = load_s = 0.0
+    samples = 0
+    for one in told:
+        if one.energy_j is None:
+            return []
+        joules, wall_s = joules + one.energy_j, wall_s + one.wall_s
+        load_s, samples = load_s + one.load_s, samples + one.samples
+        if wall_s >= UPDATES_PER_UNIT * update_s * (1 - 1e-9):  # sums of tenths fall short
+            units.append((joules / wall_s * load_s, float(samples)))
+            joules = wall_s = load_s = 0.0
+            samples = 0
+    if not units and samples:
+        units.append((joules / wall_s * load_s, float(samples)))
+    return units
 
 
 def summarize(blocks: Sequence[Block], *, target_met: bool, method: int = METHOD) -> Speed:
@@ -282,7 +343,7 @@ def _ratio(
     if not (np.all(totals > 0) and np.all(bases > 0)):
         raise ValueError("a block of no length, or with latencies of zero, has no rate")
     value = float(totals.sum() / bases.sum())
-    if len(blocks) < MIN_BLOCKS:
+    if totals.size < MIN_BLOCKS:
         return Estimate(value=value, low=None, high=None)
     # numpy's logarithm has other last digits on other processors
     rates = np.array([math.log(rate) for rate in (totals / bases).tolist()])

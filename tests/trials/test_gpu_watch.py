@@ -1,0 +1,329 @@
+"""A GPU while blocks are measured: what is told of it, and which blocks are measured again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from search_spaces.space import MeasuringPlan
+from trials.backend import Request, Tensors, TensorSpec
+from trials.machine.gpu_source import GpuEnergy, GpuIdentity, GpuSource, GpuState, Reason
+from trials.measurement import Block, BlockOnGpu
+from trials.measuring.gpu_watch import POWER_CAPPED, Reading, on_gpu, use_of, was_disturbed
+from trials.measuring.load import CONTENDED, Driven, drive
+from trials.measuring.statistics import energy_per_sample, energy_units
+from trials.measuring.stopping import Question
+
+PLAN = MeasuringPlan(warmup_s=0.0, block_s=0.1, block_requests=10, max_s=20.0)
+STATE = GpuState(
+    sm_clock_mhz=1_980,
+    memory_clock_mhz=2_619,
+    temperature_c=60,
+    memory_bytes=5_000,
+    reasons=Reason(0),
+    held_back=(),
+    others=0,
+)
+
+
+@dataclass
+class ScriptedGpu:
+    """Meters that a script moves: watts, and what else is told of the so-manieth block."""
+
+    watts: float = 200.0
+    script: Callable[[int], GpuState] = lambda _: STATE
+    update_s: float = 0.0
+    at_s: float = 0.0
+    total_j: float | None = 0.0
+    blocks: int = 0
+    is_open: bool = False
+    asked_inside: list[str] = field(default_factory=list)
+    is_inside: bool = False
+
+    @property
+    def identity(self) -> GpuIdentity:
+        return GpuIdentity(uuid="GPU-1", name="scripted", is_mig=False)
+
+    def work(self, window_s: float) -> None:
+        self.at_s += window_s
+        if self.total_j is not None:
+            self.total_j += self.watts * window_s
+        self.blocks += 1
+
+    def energy(self) -> GpuEnergy:
+        self._note("energy")
+        return GpuEnergy(at_s=self.at_s, total_j=self.total_j)
+
+    def state(self) -> GpuState:
+        self._note("state")
+        return self.script(self.blocks)
+
+    def _note(self, what: str) -> None:
+        if self.is_inside:
+            self.asked_inside.append(what)
+
+
+class EngineOnGpu:
+    """Computes blocks of 8 samples in 1 ms a request on a scripted GPU."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+    def __init__(self, meters: ScriptedGpu | None) -> None:
+        self.meters = meters
+        self.random = np.random.default_rng(0)
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        return inputs
+
+    @contextmanager
+    def lane(self, batches: Sequence[Tensors]) -> Iterator[Sequence[Request]]:
+        yield [lambda: None] * len(batches)
+
+    def close(self) -> None:
+        pass
+
+    @contextmanager
+    def gpu(self) -> Iterator[GpuSource | None]:
+        if self.meters is None:
+            yield None
+            return
+        self.meters.is_open = True
+        try:
+            yield self.meters
+        finally:
+            self.meters.is_open = False
+
+    def computed_block(self, *, start_s: float, window_s: float, requests: int) -> Block:
+        count = max(requests, int(window_s / 0.001))
+        latencies_s = 0.001 * np.exp(self.random.normal(0, 0.01, count))
+        if self.meters is not None:
+            self.meters.is_inside = True
+            self.meters.work(float(latencies_s.sum()))
+            self.meters.is_inside = False
+        return Block(
+            start_s=start_s,
+            window_s=float(latencies_s.sum()),
+            latencies_s=latencies_s,
+            batch_size=8,
+        )
+
+
+def driven_on(
+    meters: ScriptedGpu | None, *, question: Question | None = None, plan: MeasuringPlan = PLAN
+) -> Driven:
+    batches: list[Tensors] = [{"x": np.zeros(1)}]
+    return drive(
+        EngineOnGpu(meters), batches, concurrency=1, batch_size=8, plan=plan, question=question
+    )
+
+
+def read(at_s: float, total_j: float | None, state: GpuState = STATE) -> Reading:
+    return Reading(energy=GpuEnergy(at_s=at_s, total_j=total_j), state=state, took_s=1e-4)
+
+
+def block(gpu: BlockOnGpu | None) -> Block:
+    return Block(start_s=0.0, window_s=0.1, latencies_s=np.full(100, 1e-3), batch_size=1, gpu=gpu)
+
+
+def block_of(energy_j: float | None, *, wall_s: float = 0.1, samples: int = 100) -> Block:
+    before, after = read(0.0, None if energy_j is None else 0.0), read(wall_s, energy_j)
+    return block(on_gpu(before, after, load_s=wall_s, samples=samples))
+
+
+def test_energy_per_sample_is_power_times_time_per_sample() -> None:
+    driven = driven_on(ScriptedGpu(watts=200.0))
+
+    assert driven.gpu is not None
+    energy, speed = driven.gpu.energy_per_sample_j, driven.speed
+    assert energy is not None
+    assert energy.value == pytest.approx(200.0 / speed.throughput_sps.value)
+    assert energy.low is not None
+    assert energy.high is not None
+    assert energy.low < energy.value < energy.high
+    assert driven.gpu.power_w == pytest.approx(200.0)
+
+
+def test_nothing_is_read_inside_a_block() -> None:
+    meters = ScriptedGpu()
+
+    driven_on(meters)
+
+    assert meters.blocks > 20
+    assert meters.asked_inside == []
+
+
+def test_meters_are_closed_when_the_measurement_ends() -> None:
+    meters = ScriptedGpu()
+
+    driven_on(meters)
+
+    assert not meters.is_open
+
+
+def test_engine_whose_gpu_nobody_can_read_is_measured_all_the_same() -> None:
+    driven = driven_on(None)
+
+    assert driven.gpu is None
+    assert all(one.gpu is None for one in driven.blocks)
+    assert driven.speed.target_met
+
+
+def test_card_without_an_energy_counter_tells_the_rest() -> None:
+    driven = driven_on(ScriptedGpu(total_j=None))
+
+    assert driven.gpu is not None
+    assert driven.gpu.energy_per_sample_j is None
+    assert driven.gpu.power_w is None
+    assert driven.gpu.sm_mhz == (1_980, 1_980)
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.THERMAL, Reason.HW_THERMAL, Reason.HW_SLOWDOWN, Reason.POWER_BRAKE]
+)
+def test_block_of_a_slowed_gpu_is_measured_again(reason: Reason) -> None:
+    slowed = replace(STATE, reasons=reason)
+    # read after the block of that number, and before the next one
+    meters = ScriptedGpu(script=lambda number: slowed if number == 5 else STATE)
+
+    driven = driven_on(meters)
+
+    assert driven.quiet.repeated_blocks >= 1
+    assert driven.quiet.contended_blocks == 0
+    assert driven.gpu is not None
+    assert driven.gpu.throttled_blocks == 0
+    assert CONTENDED not in driven.flags
+
+
+def test_gpu_that_stays_hot_is_flagged_and_not_repeated_for_ever() -> None:
+    meters = ScriptedGpu(script=lambda _: replace(STATE, reasons=Reason.THERMAL))
+
+    driven = driven_on(meters)
+
+    assert CONTENDED in driven.flags
+    assert driven.quiet.repeated_blocks == 9
+    assert driven.gpu is not None
+    assert driven.gpu.throttled_blocks == len(driven.blocks)
+    assert driven.gpu.reasons == ("thermal",)
+
+
+def test_processes_of_others_on_the_gpu_are_contention() -> None:
+    driven = driven_on(ScriptedGpu(script=lambda _: replace(STATE, others=2)))
+
+    assert CONTENDED in driven.flags
+    assert driven.gpu is not None
+    assert driven.gpu.shared_blocks == driven.quiet.contended_blocks == len(driven.blocks)
+
+
+def test_power_cap_is_flagged_and_no_disturbance() -> None:
+    """It is the state in which a card runs under full load."""
+    driven = driven_on(ScriptedGpu(script=lambda _: replace(STATE, reasons=Reason.POWER_CAP)))
+
+    assert POWER_CAPPED in driven.flags
+    assert CONTENDED not in driven.flags
+    assert driven.quiet.repeated_blocks == 0
+    assert driven.gpu is not None
+    assert driven.gpu.capped_blocks == len(driven.blocks)
+
+
+def test_idle_clocks_are_no_reason() -> None:
+    driven = driven_on(ScriptedGpu(script=lambda _: replace(STATE, reasons=Reason.IDLE)))
+
+    assert driven.gpu is not None
+    assert driven.gpu.reasons == ()
+    assert driven.flags == ()
+
+
+def test_slowdown_between_two_readings_is_told_by_its_counter() -> None:
+    """The reasons of a moment miss what came and went inside a block."""
+    before = replace(STATE, held_back=((Reason.HW_THERMAL, 7), (Reason.POWER_CAP, 3)))
+    after = replace(STATE, held_back=((Reason.HW_THERMAL, 8), (Reason.POWER_CAP, 3)))
+
+    found = on_gpu(read(0.0, 0.0, before), read(0.1, 1.0, after), load_s=0.1, samples=1)
+
+    assert Reason(found.reasons) == Reason.HW_THERMAL
+    assert was_disturbed(found)
+
+
+def test_counter_that_went_back_is_not_told() -> None:
+    found = on_gpu(read(0.0, 100.0), read(0.1, 1.0), load_s=0.1, samples=1)
+
+    assert found.energy_j is None
+    assert energy_per_sample([block(found)] * 5, update_s=0.0) is None
+
+
+def test_moments_beside_the_load_change_nothing() -> None:
+    """Readings stand 20 % further apart than the load lasted, at the same power."""
+    found = [
+        block(on_gpu(read(0.0, 0.0), read(0.12, watts * 0.12), load_s=0.1, samples=100))
+        for watts in (100.0, 101.0, 99.0)
+    ]
+
+    energy = energy_per_sample(found, update_s=0.0)
+
+    assert energy is not None
+    assert energy.value == pytest.approx(0.1)
+
+
+def test_blocks_are_taken_together_until_the_counter_can_tell() -> None:
+    """A counter that moves every 0.1 s says 0 or 20 J of a block of 0.1 s that used 10."""
+    blocks = [block_of(energy_j) for energy_j in [0.0, 20.0] * 20]
+
+    units = energy_units(blocks, update_s=0.1)
+
+    assert len(units) == 4
+    assert [samples for _, samples in units] == [1_000.0] * 4
+    assert [joules for joules, _ in units] == pytest.approx([100.0] * 4)
+
+
+def test_few_blocks_give_a_value_without_limits() -> None:
+    found = energy_per_sample([block_of(10.0), block_of(11.0)], update_s=0.1)
+
+    assert found is not None
+    assert found.value == pytest.approx(0.105)
+    assert (found.low, found.high) == (None, None)
+
+
+def test_counter_that_stands_still_tells_no_energy() -> None:
+    assert energy_per_sample([block_of(0.0)] * 5, update_s=0.0) is None
+
+
+def test_one_block_that_was_not_told_leaves_no_energy() -> None:
+    assert energy_per_sample([block_of(1.0), block_of(None)], update_s=0.0) is None
+
+
+def test_interval_of_energy_covers_the_truth() -> None:
+    """95 % are promised; of 300 simulated measurements 90 % is 4 deviations away."""
+    random = np.random.default_rng(3)
+    hits = 0
+    for _ in range(300):
+        watts = 100 * np.exp(random.normal(0, 0.05, 20))
+        found = energy_per_sample([block_of(float(one) * 0.1) for one in watts], update_s=0.0)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.1 <= found.high
+    assert hits >= 270
+
+
+def test_measurement_goes_on_until_energy_is_known_where_it_is_asked_for() -> None:
+    plan = replace(PLAN, target_p50=1.0, target_p99=1.0, target_throughput=1.0)
+    slow = ScriptedGpu(update_s=0.1)
+
+    unasked = driven_on(slow, plan=plan)
+    asked = driven_on(
+        ScriptedGpu(update_s=0.1),
+        plan=plan,
+        question=Question(bounds=(), is_out=False, is_about_energy=True),
+    )
+
+    assert len(energy_units(unasked.blocks, update_s=0.1)) < 6
+    assert len(energy_units(asked.blocks, update_s=0.1)) >= 6
+    assert "target_not_met" not in asked.flags
+
+
+def test_measurement_that_was_not_read_has_no_use() -> None:
+    assert use_of(ScriptedGpu(), [block(None)]) is None
+    assert use_of(None, [block_of(1.0)]) is None
