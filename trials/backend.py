@@ -46,6 +46,10 @@ class Option:
     Attributes:
         default: Value where the space names no such axis.
         choices: The values that it takes; empty for any integer >= 1.
+        refusals: (value, reason) for those of its choices that this machine does not honour.
+        is_tacit: At its default it leaves no trace in an engine's identity, as is right for an
+            option that came after engines were stored; so do facts of the environment that are
+            called ``<option>.<fact>``.
         help: One line for people.
     """
 
@@ -53,7 +57,15 @@ class Option:
     scope: Scope
     default: Scalar
     choices: tuple[Scalar, ...] = ()
+    refusals: tuple[tuple[Scalar, str], ...] = ()
+    is_tacit: bool = False
     help: str
+
+    @property
+    def honoured(self) -> tuple[Scalar, ...]:
+        """The choices that this machine honours; empty for any integer >= 1."""
+        refused = [value for value, _ in self.refusals]
+        return tuple(one for one in self.choices if one not in refused)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +79,7 @@ class Capabilities:
         batch_in_engine: An engine serves one batch size only.
         batch_bound: Precisions whose answers depend on which samples share a batch, so that the
             batch size is part of the engine's identity.
+        batch_bound_values: (option, value) by which an engine serves one batch size only.
     """
 
     precisions: tuple[Precision, ...]
@@ -74,6 +87,7 @@ class Capabilities:
     options: tuple[Option, ...] = ()
     batch_in_engine: bool = False
     batch_bound: tuple[Precision, ...] = ()
+    batch_bound_values: tuple[tuple[str, Scalar], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +99,8 @@ class EngineSpec:
         model_digest: SHA-256 of the converted ONNX content (variant, precision and calibration).
         precision: Kept beside the digest because a backend may need to know it.
         batch_size: None where the engine serves any batch size.
-        options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in.
+        options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in,
+            except those of tacit ones.
         environment: Library versions and device facts that change the engine, sorted by name.
     """
 

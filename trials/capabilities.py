@@ -4,7 +4,7 @@ An axis value that a backend ignores is refused with a reason and never searched
 be duplicates that look like discoveries.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
@@ -112,16 +112,21 @@ def engine_spec(
     options = tuple(
         (option.name, chosen.get(option.name, option.default))
         for option in sorted(capabilities.options, key=lambda option: option.name)
-        if option.scope is Scope.ENGINE
+        if option.scope is Scope.ENGINE and not _is_silent(option, chosen)
     )
+    silent = tuple(f"{one.name}." for one in capabilities.options if _is_silent(one, chosen))
     return EngineSpec(
         backend=backend_name,
         model_digest=model_digest,
         precision=deployment.precision,
         batch_size=batch_in_engine(deployment, capabilities),
         options=options,
-        environment=environment,
+        environment=tuple(one for one in environment if not one[0].startswith(silent)),
     )
+
+
+def _is_silent(option: Option, chosen: Mapping[str, Scalar]) -> bool:
+    return option.is_tacit and chosen.get(option.name, option.default) == option.default
 
 
 def _precision_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str | None:
@@ -143,7 +148,13 @@ def _option_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str
             f"backend {backend!r} has no option {axis.name!r}, so its values would be tried in "
             f"vain; {mend}"
         )
+    refusals = dict(option.refusals)
     for value in axis.values:
+        if value in refusals:
+            return (
+                f"backend {backend!r} does not honour {_written(value)} for {option.name} here: "
+                f"{refusals[value]}; use {_known(option)}"
+            )
         if not _takes(option, value):
             return (
                 f"backend {backend!r} does not take {_written(value)} for {option.name} "
@@ -159,7 +170,7 @@ def _takes(option: Option, value: Scalar) -> bool:
 
 
 def _known(option: Option) -> str:
-    return ", ".join(map(_written, option.choices)) if option.choices else "an integer >= 1"
+    return ", ".join(map(_written, option.honoured)) if option.choices else "an integer >= 1"
 
 
 def _written(value: Scalar) -> str:
@@ -169,7 +180,11 @@ def _written(value: Scalar) -> str:
 
 def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int | None:
     """Return the batch size that a deployment's engine is made for; None where it serves any."""
-    bound = capabilities.batch_in_engine or deployment.precision in capabilities.batch_bound
+    bound = (
+        capabilities.batch_in_engine
+        or deployment.precision in capabilities.batch_bound
+        or any(one in capabilities.batch_bound_values for one in deployment.options)
+    )
     return deployment.batch_size if bound else None
 
 
