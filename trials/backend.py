@@ -113,6 +113,14 @@ class EngineSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind:
+    """A backend, and the options of scope ENGINE as (name, value) that engines are built with."""
+
+    backend: str
+    options: tuple[tuple[str, Scalar], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """Name, NumPy type name and shape of an input or output; None is a free dimension."""
 

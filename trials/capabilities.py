@@ -114,15 +114,30 @@ def engine_spec(
         for option in sorted(capabilities.options, key=lambda option: option.name)
         if option.scope is Scope.ENGINE and not _is_silent(option, chosen)
     )
-    silent = tuple(f"{one.name}." for one in capabilities.options if _is_silent(one, chosen))
     return EngineSpec(
         backend=backend_name,
         model_digest=model_digest,
         precision=deployment.precision,
         batch_size=batch_in_engine(deployment, capabilities),
         options=options,
-        environment=tuple(one for one in environment if not one[0].startswith(silent)),
+        environment=facts_of_engine(environment, chosen, capabilities),
     )
+
+
+def facts_of_engine(
+    environment: tuple[tuple[str, str], ...],
+    chosen: Mapping[str, Scalar],
+    capabilities: Capabilities,
+) -> tuple[tuple[str, str], ...]:
+    """Leave out the facts of tacit options that an engine does not use.
+
+    Args:
+        environment: The backend's, which calls such facts ``<option>.<fact>``.
+        chosen: The engine's options by name; what is not named is at its default.
+        capabilities: Those of the backend.
+    """
+    silent = tuple(f"{one.name}." for one in capabilities.options if _is_silent(one, chosen))
+    return tuple(one for one in environment if not one[0].startswith(silent))
 
 
 def _is_silent(option: Option, chosen: Mapping[str, Scalar]) -> bool:

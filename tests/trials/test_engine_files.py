@@ -84,7 +84,7 @@ def test_model_that_is_built_as_it_is_is_not_rewritten(bench: Bench, tmp_path: P
 
 
 def test_machine_is_described_as_the_engines_are_keyed(prepared: Prepared) -> None:
-    found = run_errand(describe_machine, "ort", LIMITS)
+    found = run_errand(describe_machine, EngineKind(backend="ort"), LIMITS)
 
     assert found.engines == prepared.spec.environment
     assert {"cpu_model", "cpu_flags", "cpu_affinity", "onnxruntime"} <= dict(found.facts).keys()
