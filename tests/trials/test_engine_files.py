@@ -11,6 +11,7 @@ from real_spaces import bench_in, point, write_data, write_space
 
 from search_spaces.deployment import Precision
 from search_spaces.space import MeasuringPlan
+from trials.backend import EngineKind
 from trials.bench import Bench, Prepared
 from trials.engine_files import (
     Asking,
