@@ -1,15 +1,16 @@
 """A GPU while blocks are measured: what is told of it, and which blocks are measured again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from gpu_scripted import STATE, ScriptedGpu
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import Request, Tensors, TensorSpec
-from trials.machine.gpu_source import GpuEnergy, GpuIdentity, GpuSource, GpuState, Reason
+from trials.machine.gpu_source import GpuEnergy, GpuSource, GpuState, Reason
 from trials.measurement import Block, BlockOnGpu
 from trials.measuring.gpu_watch import POWER_CAPPED, Reading, on_gpu, use_of, was_disturbed
 from trials.measuring.load import CONTENDED, Driven, drive
@@ -17,52 +18,6 @@ from trials.measuring.statistics import energy_per_sample, energy_units
 from trials.measuring.stopping import Question
 
 PLAN = MeasuringPlan(warmup_s=0.0, block_s=0.1, block_requests=10, max_s=20.0)
-STATE = GpuState(
-    sm_clock_mhz=1_980,
-    memory_clock_mhz=2_619,
-    temperature_c=60,
-    memory_bytes=5_000,
-    reasons=Reason(0),
-    held_back=(),
-    others=0,
-)
-
-
-@dataclass
-class ScriptedGpu:
-    """Meters that a script moves: watts, and what else is told of the so-manieth block."""
-
-    watts: float = 200.0
-    script: Callable[[int], GpuState] = lambda _: STATE
-    update_s: float = 0.0
-    at_s: float = 0.0
-    total_j: float | None = 0.0
-    blocks: int = 0
-    is_open: bool = False
-    asked_inside: list[str] = field(default_factory=list)
-    is_inside: bool = False
-
-    @property
-    def identity(self) -> GpuIdentity:
-        return GpuIdentity(uuid="GPU-1", name="scripted", is_mig=False)
-
-    def work(self, window_s: float) -> None:
-        self.at_s += window_s
-        if self.total_j is not None:
-            self.total_j += self.watts * window_s
-        self.blocks += 1
-
-    def energy(self) -> GpuEnergy:
-        self._note("energy")
-        return GpuEnergy(at_s=self.at_s, total_j=self.total_j)
-
-    def state(self) -> GpuState:
-        self._note("state")
-        return self.script(self.blocks)
-
-    def _note(self, what: str) -> None:
-        if self.is_inside:
-            self.asked_inside.append(what)
 
 
 class EngineOnGpu:
