@@ -1,7 +1,7 @@
 """The seam: what trifront asks of an inference engine, whatever it is.
 
 A backend turns an ONNX file into an engine and runs it. Two implementations ship: ``ort`` (ONNX
-Runtime on the CPU) and ``fake`` (computed, for demos and tests). Implementations do not inherit
+Runtime) and ``fake`` (computed, for demos and tests). Implementations do not inherit
 from the protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
 
 The life of an engine::
