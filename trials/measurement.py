@@ -62,8 +62,9 @@ class BlockOnGpu:
     Of an open loop a stretch of blocks is read, and told by its first block.
 
     Attributes:
-        wall_s: Between the two readings of energy, > 0; a little more than the load lasted.
-        energy_j: That the whole GPU used meanwhile, joules; None where it is not told.
+        begin_s: Of the reading of energy before it, on the clock of the source, seconds; likewise
+            ``end_s`` of that after it, which is later.
+        begin_j: What the whole GPU had used then, joules; None where it is not told.
         load_s: How long the load lasted that answered ``samples``, seconds.
         samples: That were answered under it.
         sm_mhz: Clock of the multiprocessors before it and after it; likewise ``memory_mhz``;
@@ -75,8 +76,10 @@ class BlockOnGpu:
         reading_s: How long both readings took, outside the block, seconds; 0 if computed.
     """
 
-    wall_s: float
-    energy_j: float | None
+    begin_s: float
+    end_s: float
+    begin_j: float | None
+    end_j: float | None
     load_s: float
     samples: int
     sm_mhz: tuple[int | None, int | None]
@@ -86,6 +89,11 @@ class BlockOnGpu:
     reasons: int
     others: int
     reading_s: float
+
+    @property
+    def wall_s(self) -> float:
+        """Time between the readings of energy: a little more than the load lasted, seconds."""
+        return self.end_s - self.begin_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

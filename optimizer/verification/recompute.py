@@ -20,10 +20,11 @@ from optimizer.errors import StudyError
 from optimizer.study.records import TrialRecord
 from search_spaces.space import MeasuringPlan
 from trials.measurement import Block, Estimate, Speed
+from trials.measuring.energy import energy_per_sample
 from trials.measuring.load import LEVEL_SHIFT
 from trials.measuring.open_drive import open_targets_met, summarize_open
 from trials.measuring.spread import METHODS
-from trials.measuring.statistics import energy_per_sample, mean_score, summarize
+from trials.measuring.statistics import mean_score, summarize
 from trials.measuring.steadiness import has_level_shift
 from trials.measuring.stopping import targets_met
 from trials.outcome import Completed

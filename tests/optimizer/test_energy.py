@@ -136,13 +136,10 @@ def test_energy_is_computed_again_to_the_last_digit(
 
     assert "energy_per_sample_j" in [one.name for one in found.statistics]
     assert found.differing == ()
-    forged = replace(
-        blocks[0], gpu=replace(blocks[0].gpu, energy_j=1.0) if blocks[0].gpu else None
-    )
-    assert (
-        "energy_per_sample_j"
-        in recompute(record, (forged, *blocks[1:]), study.space.plan).differing
-    )
+    assert blocks[0].gpu is not None
+    forged = replace(blocks[0], gpu=replace(blocks[0].gpu, begin_j=-1.0))
+    again = recompute(record, (forged, *blocks[1:]), study.space.plan)
+    assert again.differing == ("energy_per_sample_j",)
 
 
 def test_readings_of_the_gpu_are_kept_with_the_raw_blocks(

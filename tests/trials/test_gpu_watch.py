@@ -12,9 +12,9 @@ from search_spaces.space import MeasuringPlan
 from trials.backend import Request, Tensors, TensorSpec
 from trials.machine.gpu_source import GpuEnergy, GpuSource, GpuState, Reason
 from trials.measurement import Block, BlockOnGpu
+from trials.measuring.energy import energy_per_sample, energy_units
 from trials.measuring.gpu_watch import POWER_CAPPED, Reading, on_gpu, use_of, was_disturbed
 from trials.measuring.load import CONTENDED, Driven, drive
-from trials.measuring.statistics import energy_per_sample, energy_units
 from trials.measuring.stopping import Question
 
 PLAN = MeasuringPlan(warmup_s=0.0, block_s=0.1, block_requests=10, max_s=20.0)
@@ -83,9 +83,18 @@ def block(gpu: BlockOnGpu | None) -> Block:
     return Block(start_s=0.0, window_s=0.1, latencies_s=np.full(100, 1e-3), batch_size=1, gpu=gpu)
 
 
-def block_of(energy_j: float | None, *, wall_s: float = 0.1, samples: int = 100) -> Block:
-    before, after = read(0.0, None if energy_j is None else 0.0), read(wall_s, energy_j)
-    return block(on_gpu(before, after, load_s=wall_s, samples=samples))
+def blocks_of(
+    energies_j: Sequence[float | None], *, pause_s: float = 0.0, pause_j: float = 0.0
+) -> list[Block]:
+    """Make blocks of 0.1 s and 100 samples that follow each other, by what each used."""
+    found, at_s, total_j = [], 5.0, 1_000.0
+    for one in energies_j:
+        begin = read(at_s, None if one is None else total_j)
+        at_s, total_j = at_s + 0.1, total_j + (one or 0.0)
+        end = read(at_s, None if one is None else total_j)
+        found.append(block(on_gpu(begin, end, load_s=0.1, samples=100)))
+        at_s, total_j = at_s + pause_s, total_j + pause_j
+    return found
 
 
 def test_energy_per_sample_is_power_times_time_per_sample() -> None:
@@ -205,7 +214,6 @@ def test_slowdown_between_two_readings_is_told_by_its_counter() -> None:
 def test_counter_that_went_back_is_not_told() -> None:
     found = on_gpu(read(0.0, 100.0), read(0.1, 1.0), load_s=0.1, samples=1)
 
-    assert found.energy_j is None
     assert energy_per_sample([block(found)] * 5, update_s=0.0) is None
 
 
@@ -224,29 +232,65 @@ def test_moments_beside_the_load_change_nothing() -> None:
 
 def test_blocks_are_taken_together_until_the_counter_can_tell() -> None:
     """A counter that moves every 0.1 s says 0 or 20 J of a block of 0.1 s that used 10."""
-    blocks = [block_of(energy_j) for energy_j in [0.0, 20.0] * 20]
+    units = energy_units(blocks_of([0.0, 20.0] * 20), update_s=0.1)
 
-    units = energy_units(blocks, update_s=0.1)
+    assert [one.samples for one in units] == [1_000] * 4
+    assert [one.joules for one in units] == pytest.approx([100.0] * 4)
+    assert [one.busy_s for one in units] == pytest.approx([1.0] * 4)
 
-    assert len(units) == 4
-    assert [samples for _, samples in units] == [1_000.0] * 4
-    assert [joules for joules, _ in units] == pytest.approx([100.0] * 4)
+
+def test_blocks_that_make_no_whole_unit_belong_to_the_one_before() -> None:
+    units = energy_units(blocks_of([10.0] * 27), update_s=0.1)
+
+    assert [one.samples for one in units] == [1_000, 1_700]
+
+
+def test_step_that_falls_between_two_units_is_not_lost() -> None:
+    """Where steps and blocks keep pace, it would be lost again and again."""
+    units = energy_units(blocks_of([10.0] * 20, pause_s=0.01, pause_j=1.0), update_s=0.1)
+
+    assert sum(one.joules for one in units) == pytest.approx(20 * 10.0 + 19 * 1.0)
+    assert sum(one.pause_s for one in units) == pytest.approx(0.19)
+
+
+def test_limits_allow_for_whatever_the_pauses_took() -> None:
+    """From nothing to full power, which a counter of slow steps cannot tell."""
+    for pause_j in (0.0, 0.5, 1.0):  # of a load that uses 1 J in as long
+        found = energy_per_sample(
+            blocks_of([10.0] * 80, pause_s=0.01, pause_j=pause_j), update_s=0.1
+        )
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert found.low < 0.1 * (1 + 1e-9)
+        assert found.high > 0.1 * (1 - 1e-9)
+        assert found.value == pytest.approx(0.1, rel=0.06)
+
+
+def test_block_that_was_measured_again_breaks_a_run() -> None:
+    """What lay between may have been anything, and is no part of the energy."""
+    blocks = blocks_of([10.0] * 30, pause_s=0.001, pause_j=0.05)
+    kept = [*blocks[:10], *blocks[15:]]
+
+    units = energy_units(kept, update_s=0.1)
+
+    assert sum(one.joules for one in units) == pytest.approx(25 * 10.0 + 23 * 0.05)
 
 
 def test_few_blocks_give_a_value_without_limits() -> None:
-    found = energy_per_sample([block_of(10.0), block_of(11.0)], update_s=0.1)
+    found = energy_per_sample(blocks_of([10.0, 11.0]), update_s=0.001)
 
     assert found is not None
-    assert found.value == pytest.approx(0.105)
+    assert found.value == pytest.approx(0.105, rel=0.01)
     assert (found.low, found.high) == (None, None)
 
 
 def test_counter_that_stands_still_tells_no_energy() -> None:
-    assert energy_per_sample([block_of(0.0)] * 5, update_s=0.0) is None
+    assert energy_per_sample(blocks_of([0.0] * 5), update_s=0.0) is None
 
 
 def test_one_block_that_was_not_told_leaves_no_energy() -> None:
-    assert energy_per_sample([block_of(1.0), block_of(None)], update_s=0.0) is None
+    assert energy_per_sample(blocks_of([1.0, None]), update_s=0.0) is None
 
 
 def test_interval_of_energy_covers_the_truth() -> None:
@@ -255,7 +299,7 @@ def test_interval_of_energy_covers_the_truth() -> None:
     hits = 0
     for _ in range(300):
         watts = 100 * np.exp(random.normal(0, 0.05, 20))
-        found = energy_per_sample([block_of(float(one) * 0.1) for one in watts], update_s=0.0)
+        found = energy_per_sample(blocks_of((watts * 0.1).tolist()), update_s=0.0)
         assert found is not None
         assert found.low is not None
         assert found.high is not None
@@ -281,4 +325,4 @@ def test_measurement_goes_on_until_energy_is_known_where_it_is_asked_for() -> No
 
 def test_measurement_that_was_not_read_has_no_use() -> None:
     assert use_of(ScriptedGpu(), [block(None)]) is None
-    assert use_of(None, [block_of(1.0)]) is None
+    assert use_of(None, blocks_of([1.0])) is None

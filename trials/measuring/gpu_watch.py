@@ -18,7 +18,7 @@ import numpy as np
 from trials.backend import Engine, RunsOnGpu
 from trials.machine.gpu_source import THROTTLED, GpuEnergy, GpuSource, GpuState, Reason
 from trials.measurement import Block, BlockOnGpu, GpuUse
-from trials.measuring.statistics import energy_per_sample, energy_units
+from trials.measuring.energy import energy_per_sample, energy_units
 
 POWER_CAPPED = "power_capped"
 
@@ -59,18 +59,16 @@ def on_gpu(before: Reading, after: Reading, *, load_s: float, samples: int) -> B
         samples: That were answered.
     """
     first, last = before.state, after.state
-    used_j = None
-    if before.energy.total_j is not None and after.energy.total_j is not None:
-        used_j = after.energy.total_j - before.energy.total_j
-        used_j = used_j if used_j >= 0 else None  # the driver was loaded anew
     grown = Reason(0)
     counted = dict(first.held_back)
     for reason, count in last.held_back:
         if count > counted.get(reason, count):
             grown |= reason
     return BlockOnGpu(
-        wall_s=after.energy.at_s - before.energy.at_s,
-        energy_j=used_j,
+        begin_s=before.energy.at_s,
+        end_s=after.energy.at_s,
+        begin_j=before.energy.total_j,
+        end_j=after.energy.total_j,
         load_s=load_s,
         samples=samples,
         sm_mhz=(first.sm_clock_mhz, last.sm_clock_mhz),
@@ -118,15 +116,15 @@ def use_of(source: GpuSource | None, blocks: Sequence[Block]) -> GpuUse | None:
     reasons = Reason(0)
     for one in told:
         reasons |= Reason(one.reasons)
-    energies_j = [one.energy_j for one in told if one.energy_j is not None]
-    wall_s = sum(one.wall_s for one in told)
+    energy = energy_per_sample(blocks, update_s=source.update_s)
+    rate = sum(one.samples for one in told) / sum(one.load_s for one in told)
     return GpuUse(
         uuid=identity.uuid,
         name=identity.name,
         is_mig=identity.is_mig,
         update_s=source.update_s,
-        energy_per_sample_j=energy_per_sample(blocks, update_s=source.update_s),
-        power_w=sum(energies_j) / wall_s if len(energies_j) == len(told) else None,
+        energy_per_sample_j=energy,
+        power_w=None if energy is None else energy.value * rate,
         sm_mhz=_range([clock for one in told for clock in one.sm_mhz]),
         memory_mhz=_range([clock for one in told for clock in one.memory_mhz]),
         temperature_c=_most(*(one.temperature_c for one in told)),

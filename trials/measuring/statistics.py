@@ -29,8 +29,6 @@ MIN_BLOCKS = 3  # with fewer, a spread between blocks is no more than a guess
 
 CONFIDENCE = 0.95  # of every interval, unless a comparison of several asks for more
 
-UPDATES_PER_UNIT = 10  # of an energy counter, which is off by one at either end
-
 _Z = 1.959963984540054  # normal quantile at 0.975
 _FURTHEST = math.log(1e3)  # a limit more than a thousandfold away is no limit
 # beyond, the last few samples decide, and a limit moved outwards is mostly no limit
@@ -114,7 +112,7 @@ def mean_latency(
     _refuse_empty(blocks)
     requests = np.array([block.latencies_s.size for block in blocks], dtype=np.float64)
     totals_s = np.array([block.latencies_s.sum() for block in blocks])
-    return _ratio(blocks, totals_s, requests, confidence=confidence, spreading=METHODS[method])
+    return ratio(blocks, totals_s, requests, confidence=confidence, method=method)
 
 
 def throughput(
@@ -135,66 +133,54 @@ def throughput(
         [block.latencies_s.size * block.batch_size for block in blocks], dtype=np.float64
     )
     windows_s = np.array([block.window_s for block in blocks])
-    return _ratio(blocks, samples, windows_s, confidence=confidence, spreading=METHODS[method])
+    return ratio(blocks, samples, windows_s, confidence=confidence, method=method)
 
 
-def energy_per_sample(
+def ratio(
     blocks: Sequence[Block],
+    totals: Seconds,
+    bases: Seconds,
     *,
-    update_s: float,
-    confidence: float = CONFIDENCE,
-    method: int = METHOD,
-) -> Estimate | None:
-    """Estimate the energy that a GPU uses for one sample under the load, in joules.
+    confidence: float,
+    method: int,
+) -> Estimate:
+    """Estimate sum(totals) / sum(bases) with a t interval on the log rates of the blocks.
 
-    The mean power between two readings, times how long the load lasted that they stand around: so
-    the moments before and after a block change nothing. A counter that moves every ``update_s``
-    is off by one such step at either end, which says much of a block of 0.1 s; blocks are taken
-    together until a step is a tenth of a unit. The interval rests on the spread between units.
+    Pooling weighs a block by its base: a mean of the blocks' own rates would be biased where
+    blocks are short (see ``closed_loop`` on Wald's identity).
 
     Args:
-        blocks: In order of time, those without a reading left out.
-        update_s: How often the counter moves, seconds; 0 where it is exact at any moment.
+        blocks: In order of time; their latencies tell the spread where equal rates cannot.
+        totals: Shape ``(units,)``, > 0, of each block or of several together; likewise ``bases``.
+        bases: What the totals are held against.
         confidence: Of the interval, in (0, 1).
         method: Version of the formulas, out of ``spread.METHODS``.
 
-    Returns:
-        None where the GPU did not tell, or its counter stood still.
+    Raises:
+        ValueError: A total or a base that is not above 0.
     """
-    units = energy_units(blocks, update_s=update_s)
-    if not units or any(joules <= 0 for joules, _ in units):
-        return None
-    joules, samples = np.array(units).T
-    return _ratio(blocks, joules, samples, confidence=confidence, spreading=METHODS[method])
-
-
-def energy_units(blocks: Sequence[Block], *, update_s: float) -> list[tuple[float, float]]:
-    """Take blocks together until the energy counter can tell what they used.
-
-    Args:
-        blocks: In order of time.
-        update_s: How often the counter moves, seconds.
-
-    Returns:
-        (joules, samples) of each unit; blocks at the end that make no whole one are left out
-        unless there is no other. Empty where a block was not told.
-    """
-    told = [block.gpu for block in blocks if block.gpu is not None]
-    units: list[tuple[float, float]] = []
-    joules = wall_s = load_s = 0.0
-    samples = 0
-    for one in told:
-        if one.energy_j is None:
-            return []
-        joules, wall_s = joules + one.energy_j, wall_s + one.wall_s
-        load_s, samples = load_s + one.load_s, samples + one.samples
-        if wall_s >= UPDATES_PER_UNIT * update_s * (1 - 1e-9):  # sums of tenths fall short
-            units.append((joules / wall_s * load_s, float(samples)))
-            joules = wall_s = load_s = 0.0
-            samples = 0
-    if not units and samples:
-        units.append((joules / wall_s * load_s, float(samples)))
-    return units
+    if not (np.all(totals > 0) and np.all(bases > 0)):
+        raise ValueError("a block of no length, or with latencies of zero, has no rate")
+    value = float(totals.sum() / bases.sum())
+    if totals.size < MIN_BLOCKS:
+        return Estimate(value=value, low=None, high=None)
+    # numpy's logarithm has other last digits on other processors
+    rates = np.array([math.log(rate) for rate in (totals / bases).tolist()])
+    spread = METHODS[method](rates, bases / bases.sum())
+    variance = spread.variance
+    if variance <= EQUAL_VARIANCE:
+        # equal blocks cannot tell their spread; their requests can, if they are independent
+        pooled = np.concatenate([block.latencies_s for block in blocks])
+        variance = float((pooled.std() / pooled.mean()) ** 2) / pooled.size
+    reach = _t(max(1.0, spread.degrees), confidence)
+    below = above = reach * math.sqrt(variance)
+    if spread.skewness > 0:
+        above *= _stretch(spread, reach)
+    if spread.skewness < 0:
+        below *= _stretch(spread, reach)
+    if max(below, above) > _FURTHEST:
+        return Estimate(value=value, low=None, high=None)
+    return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above))
 
 
 def summarize(blocks: Sequence[Block], *, target_met: bool, method: int = METHOD) -> Speed:
@@ -325,43 +311,6 @@ def _shares(spread: Spread, p: float, *, requests: int, confidence: float) -> tu
     if spread.skewness < 0:
         high = min(1.0, p + (high - p) * _stretch(spread, reach))
     return low, high
-
-
-def _ratio(
-    blocks: Sequence[Block],
-    totals: Seconds,
-    bases: Seconds,
-    *,
-    confidence: float,
-    spreading: Spreading,
-) -> Estimate:
-    """Estimate sum(totals) / sum(bases) with a t interval on the log rates of the blocks.
-
-    Pooling weighs a block by its base: a mean of the blocks' own rates would be biased where
-    blocks are short (see ``closed_loop`` on Wald's identity).
-    """
-    if not (np.all(totals > 0) and np.all(bases > 0)):
-        raise ValueError("a block of no length, or with latencies of zero, has no rate")
-    value = float(totals.sum() / bases.sum())
-    if totals.size < MIN_BLOCKS:
-        return Estimate(value=value, low=None, high=None)
-    # numpy's logarithm has other last digits on other processors
-    rates = np.array([math.log(rate) for rate in (totals / bases).tolist()])
-    spread = spreading(rates, bases / bases.sum())
-    variance = spread.variance
-    if variance <= EQUAL_VARIANCE:
-        # equal blocks cannot tell their spread; their requests can, if they are independent
-        pooled = np.concatenate([block.latencies_s for block in blocks])
-        variance = float((pooled.std() / pooled.mean()) ** 2) / pooled.size
-    reach = _t(max(1.0, spread.degrees), confidence)
-    below = above = reach * math.sqrt(variance)
-    if spread.skewness > 0:
-        above *= _stretch(spread, reach)
-    if spread.skewness < 0:
-        below *= _stretch(spread, reach)
-    if max(below, above) > _FURTHEST:
-        return Estimate(value=value, low=None, high=None)
-    return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above))
 
 
 def _stretch(spread: Spread, reach: float) -> float:
