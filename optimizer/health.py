@@ -20,8 +20,9 @@ from optimizer.tracking.destination import check_uri
 from optimizer.wiring import Place
 from trials.backends.catalog import BACKENDS, backend_named
 from trials.backends.trt_advice import advice
-from trials.errors import TrialError
+from trials.errors import TrialError, UnsupportedError
 from trials.machine.environment import environment
+from trials.machine.nvml import Card, Load, cards, load_pynvml
 
 _NEEDED = ("numpy", "onnx", "onnxruntime", "optuna", "optuna-dashboard", "mlflow", "matplotlib")
 _EXTRAS = {
@@ -33,6 +34,7 @@ _LEAST_FREE_BYTES = 2 * 1000**3  # a search of a few large models fills as much
 _BUSY = 0.5  # of all cores: a machine that works for others measures them too
 _BYTES_PER_GB = 1e9
 _PATIENCE_S = 3.0
+_WORDS = {True: "on", False: "off", None: "not to be had"}
 _GPU_DEVICE = Path("/dev/nvidia0")
 
 
@@ -123,17 +125,10 @@ def _backends() -> Iterator[Finding]:
 
 def _machine() -> Iterator[Finding]:
     facts = dict(environment().facts)
-    for name in ("cpu_model", "cpu_affinity", "memory_mb", "os", "gpu", "gpu_driver"):
+    for name in ("cpu_model", "cpu_affinity", "memory_mb", "os"):
         if name in facts:
             yield Finding(topic="machine", name=name, grade=Grade.OK, detail=facts[name])
-    if facts["gpu"] == "none" and _GPU_DEVICE.exists():
-        yield Finding(
-            topic="machine",
-            name="nvidia-ml-py",
-            grade=Grade.ABSENT,
-            detail="there is an NVIDIA GPU, and nothing to ask it with",
-            mend="pip install nvidia-ml-py",
-        )
+    yield from gpu_findings()
     yield _governor(facts.get("cpu_governor", "unknown"))
     yield _load()
     if not Path("/proc/self/schedstat").exists():
@@ -144,6 +139,50 @@ def _machine() -> Iterator[Finding]:
             detail="the kernel does not tell how long threads wait for a CPU",
             mend="numbers that others disturbed cannot be flagged here; keep the machine idle",
         )
+
+
+def gpu_findings(load: Load = load_pynvml) -> Iterator[Finding]:
+    """Describe each NVIDIA GPU and who computes on it, or say that there is none.
+
+    Args:
+        load: Loads NVML.
+    """
+    try:
+        found = cards(load)
+    except UnsupportedError as error:
+        is_mute = _GPU_DEVICE.exists()
+        yield Finding(
+            topic="machine",
+            name="gpu",
+            grade=Grade.WARNING if is_mute else Grade.ABSENT,
+            detail=f"there is an NVIDIA GPU, but {error}" if is_mute else "no NVIDIA GPU",
+            mend="`nvidia-smi` tells whether the driver works" if is_mute else "",
+        )
+        return
+    yield from map(_gpu, found)
+
+
+def _gpu(card: Card) -> Finding:
+    parts = [
+        f"{card.name}, {card.uuid}",
+        f"compute capability {card.compute_capability}",
+        f"driver {card.driver}",
+        f"MIG {_WORDS[card.is_mig]}",
+        f"persistence {_WORDS[card.is_persistent]}",
+        f"processes that compute on it: {card.processes}",
+    ]
+    mend = ""
+    if card.is_mig:
+        mend = "cut into parts, a card tells no energy of one: energy_per_sample_mj is absent"
+    if card.processes:
+        mend = "others on a GPU take its time: measure when they have ended"
+    return Finding(
+        topic="machine",
+        name="gpu",
+        grade=Grade.WARNING if card.processes else Grade.OK,
+        detail=", ".join(parts),
+        mend=mend,
+    )
 
 
 def _governor(governor: str) -> Finding:

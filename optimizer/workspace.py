@@ -17,7 +17,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from optimizer.errors import WorkspaceError
 from trials.disk import sync, write_new
-from trials.measurement import Block, Stamps
+from trials.measurement import Block, BlockOnGpu, Stamps
 from trials.store.locks import locked
 
 BLOCKS_FORMAT = 1
@@ -181,8 +181,8 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
 
     Columns: ``block`` (index) and ``latency_s``, and of open-loop load ``due_s``, ``start_s``,
     ``end_s`` and ``batch``. The schema's metadata key ``trifront`` is a JSON document with
-    ``format``, per block ``start_s``, ``window_s`` and ``batch_size``, and ``sha256`` over all of
-    it, because Parquet itself notices few changed bytes.
+    ``format``, per block ``start_s``, ``window_s`` and ``batch_size`` (and ``gpu`` where one was
+    read), and ``sha256`` over all of it, because Parquet itself notices few changed bytes.
 
     Raises:
         WorkspaceError: The file cannot be written.
@@ -190,10 +190,7 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    facts = [
-        {"start_s": one.start_s, "window_s": one.window_s, "batch_size": one.batch_size}
-        for one in blocks
-    ]
+    facts = [_facts_of(one) for one in blocks]
     sizes = [len(one.latencies_s) for one in blocks]
     columns = {
         "block": np.repeat(np.arange(len(blocks), dtype=np.int32), sizes),
@@ -209,6 +206,23 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     buffer = BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
+
+
+def _facts_of(block: Block) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "start_s": block.start_s,
+        "window_s": block.window_s,
+        "batch_size": block.batch_size,
+    }
+    return facts if block.gpu is None else facts | {"gpu": asdict(block.gpu)}
+
+
+def _gpu_in(facts: dict[str, Any]) -> BlockOnGpu | None:
+    """Read back what JSON made of a GPU's readings: its pairs are lists."""
+    if "gpu" not in facts:
+        return None
+    pairs = {name: tuple(facts["gpu"][name]) for name in ("sm_mhz", "memory_mhz")}
+    return BlockOnGpu(**(facts["gpu"] | pairs))
 
 
 def _stamp_columns(blocks: tuple[Block, ...]) -> dict[str, NDArray[np.generic]]:
@@ -271,12 +285,16 @@ def _blocks_in(path: Path) -> tuple[Block, ...]:
     split = [np.split(columns[name], cuts) for name in _STAMPS] if is_open else []
     stamps = [Stamps(**dict(zip(_STAMPS, each, strict=True))) for each in zip(*split, strict=True)]
     return tuple(
-        Block(**facts, latencies_s=piece, stamps=stamps[at] if is_open else None)
+        Block(
+            **(facts | {"gpu": _gpu_in(facts)}),
+            latencies_s=piece,
+            stamps=stamps[at] if is_open else None,
+        )
         for at, (facts, piece) in enumerate(zip(document["blocks"], pieces, strict=True))
     )
 
 
-def _digest(facts: list[dict[str, float]], columns: Iterable[NDArray[Any]]) -> str:
+def _digest(facts: list[dict[str, Any]], columns: Iterable[NDArray[Any]]) -> str:
     """Digest blocks: their facts as JSON with sorted keys, then all columns, little-endian."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for column in columns:

@@ -83,6 +83,7 @@ METRICS = {
         _loss("log_loss", "log loss [nats]", 10.0),
         _loss("ece", "expected calibration error", 1.0),
         _cost("peak_memory_mb", "peak memory [MB]", 1e6),
+        _cost("energy_per_sample_mj", "energy per sample [mJ]", 1e6),
         _cost("engine_size_mb", "engine size [MB]", 1e6),
         _cost("load_ms", "engine load time [ms]", 1e6),
         _cost("cold_call_ms", "first call [ms]", 1e6),

@@ -1,7 +1,7 @@
 """The seam: what trifront asks of an inference engine, whatever it is.
 
 A backend turns an ONNX file into an engine and runs it. Two implementations ship: ``ort`` (ONNX
-Runtime on the CPU) and ``fake`` (computed, for demos and tests). Implementations do not inherit
+Runtime) and ``fake`` (computed, for demos and tests). Implementations do not inherit
 from the protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
 
 The life of an engine::
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from search_spaces.deployment import KEEP_LAYERS, Deployment, Precision, Scalar
 from trials.inspection import BuildLog, Layer
+from trials.machine.gpu_source import GpuSource
 from trials.measurement import Block, Seconds
 
 Tensors: TypeAlias = Mapping[str, NDArray]  # type: ignore[type-arg]
@@ -50,6 +51,10 @@ class Option:
         default: Value where the space names no such axis.
         choices: The values that it takes; empty for any integer >= ``least``.
         least: Of the integers that it takes, where there are no choices.
+        refusals: (value, reason) for those of its choices that this machine does not honour.
+        is_tacit: At its default it leaves no trace in an engine's identity, as is right for an
+            option that came after engines were stored; so do facts of the environment that are
+            called ``<option>.<fact>``.
         help: One line for people.
     """
 
@@ -58,7 +63,15 @@ class Option:
     default: Scalar
     choices: tuple[Scalar, ...] = ()
     least: int = 1
+    refusals: tuple[tuple[Scalar, str], ...] = ()
+    is_tacit: bool = False
     help: str
+
+    @property
+    def honoured(self) -> tuple[Scalar, ...]:
+        """The choices that this machine honours; empty for any integer >= 1."""
+        refused = [value for value, _ in self.refusals]
+        return tuple(one for one in self.choices if one not in refused)
 
 
 KEEP_LAYERS_OPTION = Option(
@@ -85,6 +98,7 @@ class Capabilities:
             the largest of the space, which is then part of its identity.
         batch_bound: Precisions whose answers depend on which samples share a batch, so that the
             batch size is part of the engine's identity.
+        batch_bound_values: (option, value) by which an engine serves one batch size only.
     """
 
     precisions: tuple[Precision, ...]
@@ -94,6 +108,7 @@ class Capabilities:
     batch_in_engine: bool = False
     dynamic_batch: tuple[str, Scalar] | None = None
     batch_bound: tuple[Precision, ...] = ()
+    batch_bound_values: tuple[tuple[str, Scalar], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +120,10 @@ class EngineSpec:
         model_digest: SHA-256 of the converted ONNX content (variant, precision and calibration).
         precision: Kept beside the digest because a backend may need to know it.
         batch_size: None where the engine serves any batch size, or all up to a largest one.
-        options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in;
-            among them ``min_batch_size``, ``opt_batch_size`` and ``max_batch_size`` where it
-            serves all batch sizes up to a largest one and is made for that.
+        options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in,
+            except those of tacit ones; among them ``min_batch_size``, ``opt_batch_size`` and
+            ``max_batch_size`` where it serves all batch sizes up to a largest one and is made
+            for that.
         environment: Library versions and device facts that change the engine, sorted by name.
     """
 
@@ -139,6 +155,14 @@ class Workshop:
 
     tell: Callable[[str, float], None]
     shelf: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind:
+    """A backend, and the options of scope ENGINE as (name, value) that engines are built with."""
+
+    backend: str
+    options: tuple[tuple[str, Scalar], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +251,27 @@ class ComputesServices(Protocol):
         Returns:
             Shape ``(batches, batch_size)``, seconds > 0; column k is for k + 1 samples.
         """
+        ...
+
+
+@runtime_checkable
+class RunsOnGpu(Protocol):
+    """An engine whose requests are run by one GPU, which is watched while it is measured."""
+
+    def gpu(self) -> AbstractContextManager[GpuSource | None]:
+        """Open the meters of that GPU (``machine.nvml.meter``); None where nobody can read them.
+
+        Entered and left in the thread that measures, once a measurement, while the engine is open.
+        """
+        ...
+
+
+@runtime_checkable
+class MetersEnergy(Protocol):
+    """A backend whose engines may run where energy is metered. Others tell none."""
+
+    def why_no_energy(self, deployment: Deployment) -> str:
+        """Say why the energy of a deployment cannot be told here; empty where it can."""
         ...
 
 

@@ -15,7 +15,7 @@ from search_spaces.deployment import Deployment, Precision, kept_layers
 from search_spaces.space import SearchSpace, Task, TaskKind
 from trials.backend import Backend, BuildsAtLength, EngineSpec, Workshop
 from trials.backends.catalog import backend_named
-from trials.capabilities import engine_spec, refuse_ignored
+from trials.capabilities import engine_spec, refuse_ignored, refuse_unmetered
 from trials.conversions import Conversions
 from trials.data.dataset import Dataset, Split, SplitName, dataset_from_task, synthetic_dataset
 from trials.data.feeding import feeds
@@ -115,6 +115,14 @@ class Bench:
             samples=tuple((split.name, len(split)) for split in splits),
             environment=self._environment,
         )
+
+    def check_meters(self) -> None:
+        """See that what the space asks for is metered on this machine; building needs no meters.
+
+        Raises:
+            UnsupportedError: It is not.
+        """
+        refuse_unmetered(self.space, self.backend)
 
     def prepare(
         self, deployment: Deployment, *, on_progress: OnProgress = ignore_progress

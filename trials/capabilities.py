@@ -4,13 +4,20 @@ An axis value that a backend ignores is refused with a reason and never searched
 be duplicates that look like discoveries.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Precision, Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
-from trials.backend import Capabilities, EngineSpec, Option, Scope
+from trials.backend import Backend, Capabilities, EngineSpec, MetersEnergy, Option, Scope
+from trials.errors import UnsupportedError
+
+ENERGY = "energy_per_sample_mj"
+
+_MOST_KINDS = 100_000  # deployments looked at; a trial looks for itself too
 
 
 def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
@@ -27,6 +34,43 @@ def refuse_ignored(space: SearchSpace, capabilities: Capabilities) -> None:
             problem = _option_problem(axis, space.backend, capabilities)
         if problem is not None:
             raise SpaceError(problem, source=space.source, key=f"axes.{axis.name}")
+
+
+def wanted_metrics(space: SearchSpace) -> tuple[str, ...]:
+    """Name the metrics that a space cannot do without: its objectives, then its bounds."""
+    objectives = tuple(one.metric.name for one in space.objectives)
+    return (*objectives, *(one.metric.name for one in space.constraints))
+
+
+def refuse_unmetered(space: SearchSpace, backend: Backend) -> None:
+    """Check that energy is metered for every deployment of a space that asks for it.
+
+    Raises:
+        UnsupportedError: It is not here; says why, and of which deployment.
+    """
+    if ENERGY not in wanted_metrics(space):
+        return
+    for deployment in _kinds(space):
+        reason = (
+            backend.why_no_energy(deployment)
+            if isinstance(backend, MetersEnergy)
+            else f"backend {backend.name!r} runs where no energy is metered"
+        )
+        if reason:
+            raise UnsupportedError(
+                f"{space.source}: there is no {ENERGY} of '{deployment}': {reason}; take it out "
+                "of objectives and constraints"
+            )
+
+
+def _kinds(space: SearchSpace) -> Iterator[Deployment]:
+    """Yield a deployment of each combination of options and kind of load."""
+    seen = set()
+    for deployment in islice(space.deployments(), _MOST_KINDS):
+        kind = (deployment.options, deployment.load is None)
+        if kind not in seen:
+            seen.add(kind)
+            yield deployment
 
 
 def refusal_of(precision: Precision, capabilities: Capabilities) -> str:
@@ -73,7 +117,7 @@ def engine_spec(
     options = {
         option.name: chosen.get(option.name, option.default)
         for option in capabilities.options
-        if option.scope is Scope.ENGINE
+        if option.scope is Scope.ENGINE and not _is_silent(option, chosen)
     }
     if _is_dynamic(deployment, capabilities) and most is not None:
         # from 1 on: what is scored or arrives by chance leaves batches that are not full
@@ -84,8 +128,28 @@ def engine_spec(
         precision=deployment.precision,
         batch_size=batch_in_engine(deployment, capabilities),
         options=tuple(sorted(options.items())),
-        environment=environment,
+        environment=facts_of_engine(environment, chosen, capabilities),
     )
+
+
+def facts_of_engine(
+    environment: tuple[tuple[str, str], ...],
+    chosen: Mapping[str, Scalar],
+    capabilities: Capabilities,
+) -> tuple[tuple[str, str], ...]:
+    """Leave out the facts of tacit options that an engine does not use.
+
+    Args:
+        environment: The backend's, which calls such facts ``<option>.<fact>``.
+        chosen: The engine's options by name; what is not named is at its default.
+        capabilities: Those of the backend.
+    """
+    silent = tuple(f"{one.name}." for one in capabilities.options if _is_silent(one, chosen))
+    return tuple(one for one in environment if not one[0].startswith(silent))
+
+
+def _is_silent(option: Option, chosen: Mapping[str, Scalar]) -> bool:
+    return option.is_tacit and chosen.get(option.name, option.default) == option.default
 
 
 def _precision_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str | None:
@@ -112,7 +176,13 @@ def _option_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str
             f"backend {backend!r} has no option {axis.name!r}, so its values would be tried in "
             f"vain; {mend}"
         )
+    refusals = dict(option.refusals)
     for value in axis.values:
+        if value in refusals:
+            return (
+                f"backend {backend!r} does not honour {_written(value)} for {option.name} here: "
+                f"{refusals[value]}; use {_known(option)}"
+            )
         if not _takes(option, value):
             return (
                 f"backend {backend!r} does not take {_written(value)} for {option.name} "
@@ -129,7 +199,7 @@ def _takes(option: Option, value: Scalar) -> bool:
 
 def _known(option: Option) -> str:
     if option.choices:
-        return ", ".join(map(_written, option.choices))
+        return ", ".join(map(_written, option.honoured))
     return f"an integer >= {option.least}"
 
 
@@ -142,7 +212,11 @@ def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int |
     """Return the one batch size that a deployment's engine serves; None where it serves more."""
     if _is_dynamic(deployment, capabilities):
         return None
-    bound = capabilities.batch_in_engine or deployment.precision in capabilities.batch_bound
+    bound = (
+        capabilities.batch_in_engine
+        or deployment.precision in capabilities.batch_bound
+        or any(one in capabilities.batch_bound_values for one in deployment.options)
+    )
     return deployment.batch_size if bound else None
 
 

@@ -4,17 +4,22 @@ Each function is one errand for a process of its own (``trials.isolation.errand`
 a duel live in one process, so that they share its memory layout, its clock and its neighbours.
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.space import Preprocessing, Task
-from trials.backend import Tensors, TensorSpec
+from trials.backend import Engine, Tensors, TensorSpec
 from trials.data.dataset import Split, dataset_from_task, synthetic_dataset
 from trials.data.npz import Array
 from trials.engine_files import Driving, EngineFile, batches_of, loaded
+from trials.machine.gpu_source import GpuSource
+from trials.measuring.gpu_watch import watched
 from trials.measuring.load import opened_loop
+from trials.measuring.surroundings import Surroundings
 from trials.measuring.turns import Turns, drive_in_turns
 from trials.scoring.scoring import Marks, mark_engine
 
@@ -101,9 +106,24 @@ def fight(duel: Duel) -> Turns:
             )
             for engine, side in ((one, first), (other, second))
         ]
-        with loops[0] as here, loops[1] as there:
+        with loops[0] as here, loops[1] as there, _watched(one, other) as gpu:
             old, new = (there, here) if is_swapped else (here, there)
-            return drive_in_turns(old, new, fours=duel.fours, block_s=duel.block_s, random=random)
+            return drive_in_turns(
+                old,
+                new,
+                fours=duel.fours,
+                block_s=duel.block_s,
+                random=random,
+                around=Surroundings(gpu=gpu),
+            )
+
+
+@contextmanager
+def _watched(*engines: Engine) -> Iterator[GpuSource | None]:
+    """Open the meters of the GPU that any of the engines runs on; there is one for a process."""
+    with ExitStack() as stack:
+        sources = [stack.enter_context(watched(engine)) for engine in engines]
+        yield next((source for source in sources if source is not None), None)
 
 
 def sit(sitting: Sitting) -> Sat:

@@ -14,8 +14,9 @@ import numpy as np
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, Task
-from trials.backend import Engine, EngineSpec, RewritesModels, Tensors
+from trials.backend import Engine, EngineKind, EngineSpec, RewritesModels, Tensors
 from trials.backends.catalog import backend_named
+from trials.capabilities import facts_of_engine
 from trials.data.dataset import split_from_path
 from trials.errors import DataError
 from trials.machine.environment import environment
@@ -107,15 +108,15 @@ class Machine:
     facts: tuple[tuple[str, str], ...]
 
 
-def describe_machine(backend: str) -> Machine:
-    """Say where this process runs and what of that changes a backend's engines.
+def describe_machine(kind: EngineKind) -> Machine:
+    """Say where this process runs and what of that changes engines of one kind.
 
     Raises:
         UnsupportedError: This version or machine does not have the backend.
     """
-    found = backend_named(backend)
-    found.capabilities()  # asks the machine, where that is needed
-    engines = found.environment()
+    found = backend_named(kind.backend)
+    capabilities = found.capabilities()  # asks the machine, where that is needed
+    engines = facts_of_engine(found.environment(), dict(kind.options), capabilities)
     return Machine(engines=engines, facts=environment(extra=engines).facts)
 
 

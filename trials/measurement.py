@@ -56,6 +56,47 @@ class Stamps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockOnGpu:
+    """What a GPU did while a block was measured, read right before and right after it.
+
+    Of an open loop a stretch of blocks is read, and told by its first block.
+
+    Attributes:
+        begin_s: Of the reading of energy before it, on the clock of the source, seconds; likewise
+            ``end_s`` of that after it, which is later.
+        begin_j: What the whole GPU had used then, joules; None where it is not told.
+        load_s: How long the load lasted that answered ``samples``, seconds.
+        samples: That were answered under it.
+        sm_mhz: Clock of the multiprocessors before it and after it; likewise ``memory_mhz``;
+            None where it is not told.
+        temperature_c: The higher of both readings, degrees Celsius.
+        memory_bytes: The larger of both readings, of everybody.
+        reasons: What held the clocks back, bits of ``machine.gpu_source.Reason``.
+        others: Processes of others that computed on it.
+        reading_s: How long both readings took, outside the block, seconds; 0 if computed.
+    """
+
+    begin_s: float
+    end_s: float
+    begin_j: float | None
+    end_j: float | None
+    load_s: float
+    samples: int
+    sm_mhz: tuple[int | None, int | None]
+    memory_mhz: tuple[int | None, int | None]
+    temperature_c: int | None
+    memory_bytes: int | None
+    reasons: int
+    others: int
+    reading_s: float
+
+    @property
+    def wall_s(self) -> float:
+        """Time between the readings of energy: a little more than the load lasted, seconds."""
+        return self.end_s - self.begin_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One stretch of load, the atom of all statistics.
 
@@ -66,6 +107,7 @@ class Block:
         latencies_s: Shape ``(requests,)``; one per completed request, in order of completion.
         batch_size: Samples per request; 1 under open-loop load.
         stamps: Under open-loop load alone.
+        gpu: Where a GPU ran the requests and could be read.
     """
 
     start_s: float
@@ -73,6 +115,7 @@ class Block:
     latencies_s: Seconds
     batch_size: int
     stamps: Stamps | None = None
+    gpu: BlockOnGpu | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +178,43 @@ class Quiet:
     contended_blocks: int
     repeated_blocks: int
     cpu_s_per_request: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """What a GPU did while a speed was measured; None is what it does not tell.
+
+    Attributes:
+        uuid: Of the GPU, or of the part of one.
+        is_mig: Whether it is a part of a card, or a card that is cut into parts.
+        update_s: How often its energy counter moves, seconds; 0 where it is exact.
+        energy_per_sample_j: Of the whole GPU, idle power included, joules.
+        power_w: Mean under load.
+        sm_mhz: Lowest and highest clock of the multiprocessors; likewise ``memory_mhz``.
+        temperature_c: Highest.
+        memory_bytes: Most, of everybody.
+        reasons: Words for what held the clocks back in a block that counts.
+        throttled_blocks: Blocks that count although heat, a brake or the hardware slowed the GPU.
+        capped_blocks: Blocks in which its own power limit did, which is no disturbance.
+        shared_blocks: Blocks that count although processes of others were on it.
+        reading_s: How long it took to read the meters around a block, median, seconds.
+    """
+
+    uuid: str
+    name: str
+    is_mig: bool
+    update_s: float
+    energy_per_sample_j: Estimate | None
+    power_w: float | None
+    sm_mhz: tuple[int, int] | None
+    memory_mhz: tuple[int, int] | None
+    temperature_c: int | None
+    memory_bytes: int | None
+    reasons: tuple[str, ...]
+    throttled_blocks: int
+    capped_blocks: int
+    shared_blocks: int
+    reading_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from trials.measurement import (
     Costs,
     EngineRecord,
     Estimate,
+    GpuUse,
     Quality,
     Queueing,
     Quiet,
@@ -24,7 +25,9 @@ from trials.measurement import (
 from trials.measuring.sentinel import Sighting
 
 _MEMORY = "peak_memory_mb"
+_ENERGY = "energy_per_sample_mj"
 _MS_PER_S = 1e3
+_MJ_PER_J = 1e3
 _BYTES_PER_MB = 1e6
 
 
@@ -43,10 +46,11 @@ class Completed:
         peak_memory_bytes: What serving needs beyond the idle runtime, > 0; see
             :meth:`trials.backend.Backend.peak_memory`. None where the backend cannot tell.
         flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``level_shift``,
-            ``decided``, ``contended``.
+            ``decided``, ``contended``, ``power_capped``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
         queueing: Where latency went under an open loop; None under a closed one.
         quiet: How quiet the machine was; None in a record of an earlier version.
+        gpu: What the GPU did; None where none ran it, or none could be read.
         sentinel: How the sentinel last was before this trial; None where there was none yet.
     """
 
@@ -62,6 +66,7 @@ class Completed:
     queueing: Queueing | None = None
     quiet: Quiet | None = None
     sentinel: Sighting | None = None
+    gpu: GpuUse | None = None
     state: Literal["completed"] = "completed"
 
     def metric(self, name: str) -> Estimate:
@@ -77,6 +82,8 @@ class Completed:
             return exact(_COUNTED[name](self))
         if name == _MEMORY and self.peak_memory_bytes is not None:
             return exact(self.peak_memory_bytes / _BYTES_PER_MB)
+        if name == _ENERGY and self._energy is not None:
+            return self._energy.scaled(_MJ_PER_J)
         if name == "throughput_sps":
             return self.speed.throughput_sps
         return self._scores()[name]
@@ -86,7 +93,13 @@ class Completed:
         names = [*_LATENCIES, "throughput_sps", *_COUNTED]
         if self.peak_memory_bytes is not None:
             names.append(_MEMORY)
+        if self._energy is not None:
+            names.append(_ENERGY)
         return {name: self.metric(name) for name in names} | self._scores()
+
+    @property
+    def _energy(self) -> Estimate | None:
+        return None if self.gpu is None else self.gpu.energy_per_sample_j
 
     def _scores(self) -> dict[str, Estimate]:
         return {} if self.quality is None else self.quality.metrics()

@@ -16,6 +16,7 @@ from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.backend import Engine, EngineSpec, Tensors
 from trials.bench import Bench, OnProgress, Prepared, ignore_progress
+from trials.capabilities import ENERGY, wanted_metrics
 from trials.data.dataset import Split, request_batches
 from trials.data.feeding import feeds
 from trials.errors import (
@@ -170,6 +171,7 @@ def _completed(
         blocks=driven.blocks,
         queueing=driven.queueing,
         quiet=driven.quiet,
+        gpu=driven.gpu,
     )
     _refuse_unscored(completed, bench.space)
     return completed
@@ -200,6 +202,7 @@ def _question(quality: Quality, space: SearchSpace) -> Question:
     scored = [bound for bound in space.constraints if bound.metric.name in scores]
     return Question(
         bounds=space.constraints,
+        is_about_energy=ENERGY in wanted_metrics(space),
         is_out=any(misses(scores[bound.metric.name], bound) for bound in scored),
     )
 
@@ -255,9 +258,12 @@ def _refuse_unscored(completed: Completed, space: SearchSpace) -> None:
         DataError: There is not.
     """
     known = completed.metrics()
-    wanted = [objective.metric.name for objective in space.objectives]
-    wanted += [constraint.metric.name for constraint in space.constraints]
-    for name in wanted:
+    for name in wanted_metrics(space):
+        if name == ENERGY and name not in known:
+            raise DataError(
+                f"{space.source}: the GPU of '{completed.deployment}' did not tell its energy; "
+                f"take {name} out of objectives and constraints"
+            )
         if name == "peak_memory_mb" and completed.peak_memory_bytes is None:
             raise DataError(
                 f"{space.source}: backend {space.backend!r} cannot tell {name}; take it out of "

@@ -65,7 +65,8 @@ def check(space: SpaceArgument) -> None:
     try:
         refuse_ignored(found, backend_named(found.backend).capabilities())
         with TemporaryDirectory(prefix="trifront-check-") as scratch:
-            open_bench(found, Store(Path(scratch), limit_bytes=STORE_LIMIT_BYTES))
+            bench = open_bench(found, Store(Path(scratch), limit_bytes=STORE_LIMIT_BYTES))
+            bench.check_meters()
     except UnsupportedError as error:  # a space for another machine is still a good space
         why_not_here = str(error)
     for axis in found.axes:

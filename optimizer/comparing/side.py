@@ -100,7 +100,7 @@ def side_of_bundle(name: str, bundle: Bundle, scratch: Path) -> Side:
     Raises:
         TrialError: The engine cannot be built here.
     """
-    machine = run_errand(describe_machine, bundle.manifest.engine.backend, _LIMITS)
+    machine = run_errand(describe_machine, bundle.manifest.engine.kind(), _LIMITS)
     ready = ready_engine(bundle, machine, scratch, _LIMITS)
     references = bundle.references()
     task = bundle.manifest.task.task()

@@ -19,7 +19,7 @@ from search_spaces.arrivals import Arrivals
 from search_spaces.deployment import Deployment, OpenLoad, Precision, Scalar
 from search_spaces.metrics import Direction
 from search_spaces.space import MeasuringPlan, Preprocessing, Task, TaskKind
-from trials.backend import EngineSpec, TensorSpec
+from trials.backend import EngineKind, EngineSpec, TensorSpec
 from trials.measurement import Estimate
 
 MANIFEST = "manifest.json"
@@ -125,6 +125,10 @@ class EngineSection(Section):
     batch_size: int | None
     options: dict[str, Scalar]
     environment: dict[str, str]
+
+    def kind(self) -> EngineKind:
+        """Say what of a machine such engines depend on."""
+        return EngineKind(backend=self.backend, options=tuple(sorted(self.options.items())))
 
     def spec(self, precision: Precision, environment: tuple[tuple[str, str], ...]) -> EngineSpec:
         """Say what to build from the portable model on a machine of this environment."""

@@ -96,8 +96,10 @@ class TritonFormat:
         """Write the repository.
 
         Raises:
+            ExportError: The engine was measured with a provider that it does not name.
             OSError: The disk refuses.
         """
+        _refuse_provider(export)
         name = self._model_name or export.space.name
         backend = self._backend or _SERVING[export.spec.backend][0]
         (folder / name / "1").mkdir(parents=True)
@@ -112,6 +114,17 @@ class TritonFormat:
         (folder / name / "config.pbtxt").write_text(config, encoding="utf-8")
         (folder / "README.md").write_text(_readme(export, name, backend), encoding="utf-8")
         return {**roles, **write_attachments(export, folder)}
+
+
+def _refuse_provider(export: Export) -> None:
+    """Refuse what Triton would serve otherwise than it was measured: on a GPU, by its defaults."""
+    provider = dict(export.spec.options).get("provider", "cpu")
+    if provider != "cpu":
+        raise ExportError(
+            f"a Triton model of provider {provider} is not written yet: it would be served by "
+            "other settings than were measured",
+            hint="use --format bundle or --format onnx",
+        )
 
 
 def _check_name(name: str) -> None:

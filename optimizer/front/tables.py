@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from optimizer.front.front import Candidate, Front
 from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
-from trials.measurement import Estimate, Quality, Queueing, Quiet
+from trials.measurement import Estimate, GpuUse, Quality, Queueing, Quiet
 from trials.measuring.sentinel import Sighting, level_of
 from trials.outcome import Completed
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _LEAST_DEPLOYMENT = 11  # characters; below it the deployment's words break
+_BYTES_PER_MB = 1e6
 _STANDING = "on front"
 
 
@@ -102,6 +103,8 @@ def topics_of_trial(
         yield "under its open load", list(_queueing(outcome.queueing))
     if outcome.quiet is not None and outcome.flags:
         yield "how quiet the machine was", list(_of_quiet(outcome.quiet, outcome.speed.blocks))
+    if outcome.gpu is not None:
+        yield "the GPU meanwhile", list(_of_gpu(outcome.gpu))
     if outcome.sentinel is not None:
         yield "the sentinel before it", list(_of_sentinel(outcome.sentinel, record.started_s))
     if verdict is not None:
@@ -146,6 +149,36 @@ def _of_quiet(quiet: Quiet, blocks: int) -> Iterator[tuple[str, str]]:
     yield "blocks measured again for that", str(quiet.repeated_blocks)
     if quiet.cpu_s_per_request is not None:
         yield "CPU time per request, at most [ms]", number(quiet.cpu_s_per_request * 1e3)
+
+
+def _of_gpu(gpu: GpuUse) -> Iterator[tuple[str, str]]:
+    told = {
+        "mean power [W]": gpu.power_w,
+        "highest temperature [°C]": gpu.temperature_c,
+        "memory in use, of everybody [MB]": _in_mb(gpu.memory_bytes),
+        "reading its meters around a block [us]": gpu.reading_s * 1e6,
+    }
+    yield "GPU", f"{gpu.name}, {gpu.uuid}{', cut into parts (MIG)' if gpu.is_mig else ''}"
+    yield from ((name, number(value)) for name, value in told.items() if value is not None)
+    for name, clock in (("multiprocessors", gpu.sm_mhz), ("memory", gpu.memory_mhz)):
+        if clock is not None:
+            yield f"clock of the {name} [MHz]", " to ".join(map(str, sorted(set(clock))))
+    yield from _disturbances_of(gpu)
+
+
+def _disturbances_of(gpu: GpuUse) -> Iterator[tuple[str, str]]:
+    if gpu.reasons:
+        yield "what held the clocks back", ", ".join(gpu.reasons).replace("_", " ")
+    counts = {
+        "slowed by heat, a brake or the hardware": gpu.throttled_blocks,
+        "held by its power limit, which is no disturbance": gpu.capped_blocks,
+        "shared with processes of others": gpu.shared_blocks,
+    }
+    yield from ((f"blocks {what}", str(count)) for what, count in counts.items() if count)
+
+
+def _in_mb(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else size_bytes / _BYTES_PER_MB
 
 
 def _of_sentinel(sighting: Sighting, began_s: float) -> Iterator[tuple[str, str]]:

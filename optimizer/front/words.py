@@ -115,7 +115,8 @@ def _cautions(front: Front) -> Iterator[str]:
     busy = sum(isinstance(one, Completed) and CONTENDED in one.flags for one in outcomes)
     if busy:
         yield (
-            f"{busy} of these {len(outcomes)} were measured while other work took the processor: "
+            f"{busy} of these {len(outcomes)} were measured while other work took the processor, "
+            "or their GPU was hot or shared: "
             "their speeds may be too low by more than the intervals say; `trifront certify` "
             "measures them again"
         )

@@ -14,10 +14,11 @@ from trials.outcome import Completed, Failed, Infeasible
 
 _FLAGS = {
     "target_not_met": "its intervals are wider than the space asked for",
-    "contended": "other work took the processor while it was measured",
+    "contended": "other work took the processor meanwhile, or its GPU was hot or shared",
     "no_steady_state": "its latencies drifted throughout",
     "decided": "it was measured no longer, because it misses a bound for certain",
     "level_shift": "its speed jumped in the middle of the measurement",
+    "power_capped": "the power limit of its GPU held the clocks back, as under any full load",
     "late_arrivals": "the load generator sent requests later than they were due",
 }
 _MOMENTARY = ("load_", "psi_")  # facts of the environment that differ at each trial

@@ -146,7 +146,9 @@ def metrics_of_estimates(estimates: Mapping[str, Estimate]) -> Metrics:
 def device_of(outcome: Outcome, backend: str) -> str:
     """Name the processor that an engine ran on."""
     facts = dict(outcome.environment.facts)
-    return facts.get("cpu_model" if backend in _ON_CPU else "gpu", "unknown")
+    provider = dict(outcome.deployment.options).get("provider", "cpu")
+    is_on_cpu = backend in _ON_CPU and provider == "cpu"
+    return facts.get("cpu_model" if is_on_cpu else "gpu", "unknown")
 
 
 def source_tags() -> dict[str, str]:

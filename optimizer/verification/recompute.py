@@ -8,7 +8,7 @@ Numbers of version 1 may differ behind the twelfth digit, and count as the same:
 in an order that depended on the processor.
 
 What rests on no samples that are kept cannot be computed again: costs, memory, the engine's size,
-words of caution on others' work, and scores beyond the main one.
+words of caution on others' work and on the GPU, and scores beyond the main one.
 """
 
 import math
@@ -20,6 +20,7 @@ from optimizer.errors import StudyError
 from optimizer.study.records import TrialRecord
 from search_spaces.space import MeasuringPlan
 from trials.measurement import Block, Estimate, Speed
+from trials.measuring.energy import energy_per_sample
 from trials.measuring.load import LEVEL_SHIFT
 from trials.measuring.open_drive import open_targets_met, summarize_open
 from trials.measuring.spread import METHODS
@@ -29,10 +30,12 @@ from trials.measuring.stopping import targets_met
 from trials.outcome import Completed
 from trials.scoring.sample_scores import unpacked
 
-Statistic: TypeAlias = Estimate | int | bool
+Statistic: TypeAlias = Estimate | int | bool | None
 
 STATISTICS = tuple(one.name for one in fields(Speed) if one.name != "method")
 """What a record says of its blocks, as :class:`Speed` has it: in seconds and samples/s."""
+
+ENERGY = "energy_per_sample_j"
 
 _ROUNDING = 1e-12  # of sums in another order
 
@@ -127,6 +130,10 @@ def _speeds(outcome: Completed, blocks: Sequence[Block], plan: MeasuringPlan) ->
     for name in STATISTICS:
         was, now = getattr(recorded, name), getattr(computed, name)
         yield Again(name=name, recorded=was, computed=now, is_same=_is_same(was, now, method))
+    if outcome.gpu is not None and outcome.gpu.energy_per_sample_j is not None:
+        was = outcome.gpu.energy_per_sample_j
+        energy = energy_per_sample(blocks, update_s=outcome.gpu.update_s, method=method)
+        yield Again(name=ENERGY, recorded=was, computed=energy, is_same=was == energy)
     if method > 1 and load is None:  # nobody looked before; an open load jumps by its pattern
         flagged, jumped = LEVEL_SHIFT in outcome.flags, has_level_shift(blocks)
         yield Again(name=LEVEL_SHIFT, recorded=flagged, computed=jumped, is_same=flagged == jumped)

@@ -97,7 +97,7 @@ class _Check:
     def run(self, scratch: Path) -> Findings:
         manifest = self._manifest
         self._on_step("getting the engine ready")
-        machine = run_errand(describe_machine, manifest.engine.backend, self._limits)
+        machine = run_errand(describe_machine, manifest.engine.kind(), self._limits)
         ready = ready_engine(self._bundle, machine, scratch, self._limits)
         references = self._bundle.references()
         outputs, predicted = self._answers(ready, references)

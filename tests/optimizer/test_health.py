@@ -6,8 +6,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from nvml_fake import MadeUpCard, MadeUpNvml
 
-from optimizer.health import Finding, Grade, findings_at
+from optimizer.health import Finding, Grade, findings_at, gpu_findings
 from optimizer.wiring import place_at
 
 
@@ -84,3 +85,31 @@ def test_mlflow_that_is_out_of_reach_is_broken(tmp_path: Path, uri: str, problem
 
     assert finding.grade is Grade.BROKEN
     assert problem in finding.detail
+
+
+def test_machine_without_a_gpu_says_so_plainly() -> None:
+    (finding,) = gpu_findings(lambda: MadeUpNvml(error="Driver Not Loaded"))
+
+    assert (finding.name, finding.grade, finding.detail) == ("gpu", Grade.ABSENT, "no NVIDIA GPU")
+
+
+def test_each_gpu_is_described() -> None:
+    quiet = MadeUpCard(pids=(), mig=None)
+    shared = MadeUpCard(uuid="GPU-2222", pids=(7,))
+
+    first, second = gpu_findings(lambda: MadeUpNvml(quiet, shared))
+
+    assert first.grade is Grade.OK
+    assert first.detail == (
+        "NVIDIA H100, GPU-1111, compute capability 9.0, driver 580.1, MIG not to be had, "
+        "persistence on, processes that compute on it: 0"
+    )
+    assert second.grade is Grade.WARNING
+    assert "others on a GPU take its time" in second.mend
+
+
+def test_gpu_that_is_cut_into_parts_tells_that_energy_is_absent() -> None:
+    (finding,) = gpu_findings(lambda: MadeUpNvml(MadeUpCard(pids=(), mig=1)))
+
+    assert "MIG on" in finding.detail
+    assert "energy_per_sample_mj is absent" in finding.mend

@@ -221,7 +221,11 @@ def test_words_of_caution_name_their_trials(space: SearchSpace) -> None:
     table = table_of_flags(front_of([record_of(7, outcome)], space.objectives, ()))
 
     assert table.rows == (
-        ("contended", "other work took the processor while it was measured", "7"),
+        (
+            "contended",
+            "other work took the processor meanwhile, or its GPU was hot or shared",
+            "7",
+        ),
     )
 
 

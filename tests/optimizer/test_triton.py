@@ -360,6 +360,17 @@ def test_name_that_is_no_folder_beside_the_exports_own_files_is_refused(name: st
         repository(model_name=name)
 
 
+def test_engine_of_a_provider_on_a_gpu_is_not_served_by_other_settings(tmp_path: Path) -> None:
+    gathered = exported_case(tmp_path, Precision.FP32).gathered()
+    options = (*gathered.spec.options, ("provider", "cuda"))
+    on_gpu = replace(gathered, spec=replace(gathered.spec, options=options))
+
+    with pytest.raises(ExportError, match="of provider cuda is not written yet"):
+        write_export(on_gpu, repository(), tmp_path / "d", by="Ada")
+
+    assert not (tmp_path / "d").exists()
+
+
 def test_backend_that_does_not_run_the_measured_engine_is_refused(tmp_path: Path) -> None:
     space = write_space(tmp_path)
 

@@ -4,23 +4,26 @@ import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from ort_gpu_fake import ort_on_gpu
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
 from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
 from trials.backends.catalog import backend_named
-from trials.backends.fake import fake_model_bytes
+from trials.backends.fake import FakeBackend, fake_model_bytes
 from trials.capabilities import engine_spec
 from trials.errors import FaultError, TrialError, UnsupportedError
 
 BATCH = 4
-BACKENDS = ("ort", "fake")
-TARGETS = {"tensorrt": "SM89"}
+BACKENDS = ("ort", "ort on a GPU", "fake")
+BUILDERS = (*BACKENDS, "tensorrt")
+"""Those that are held to what the text says of building; a GPU is needed for the rest."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,9 @@ class Case:
     model: Path
     deployment: Deployment
     batches: tuple[Tensors, ...]
-
-    def anew(self) -> Backend:
-        return backend_named(self.backend.name, target=TARGETS.get(self.backend.name))
+    again: Callable[[], Backend]
+    meaningless: tuple[str, ...] = ()  # options that say nothing of this deployment
+    tells_memory: bool = True
 
     def spec(self) -> EngineSpec:
         return engine_spec(
@@ -43,9 +46,6 @@ class Case:
         )
 
 
-BUILDERS = (*BACKENDS, *TARGETS)
-"""Those that are held to what the text says of building; a GPU is needed for the rest."""
-
 for_builders = pytest.mark.parametrize("case", BUILDERS, indirect=True)
 
 
@@ -56,20 +56,36 @@ def case(
     residual_model: Path,
     images: Callable[[int], NDArray[np.float32]],
 ) -> Case:
+    deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=2)
+    if request.param == "fake":
+        return fake_case(tmp_path, deployment)
+    stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
+    batches = tuple({"images": batch} for batch in stack)
+    if request.param == "ort on a GPU":
+        return Case(
+            ort_on_gpu(),
+            residual_model,
+            replace(deployment, options=(("provider", "cuda"),)),
+            batches,
+            ort_on_gpu,
+            meaningless=("threads", "spinning"),
+            tells_memory=False,
+        )
     if request.param == "tensorrt":
         pytest.importorskip("tensorrt_rtx", reason="builds without a GPU")
-    backend = backend_named(request.param, target=TARGETS.get(request.param))
-    deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=2)
-    if request.param != "fake":
-        stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
-        batches = tuple({"images": batch} for batch in stack)
-        return Case(backend, residual_model, deployment, batches)
-    model = tmp_path / "fake.json"
+    target = "SM89" if request.param == "tensorrt" else None
+    again = partial(backend_named, request.param, target=target)
+    return Case(again(), residual_model, deployment, batches, again)
+
+
+def fake_case(folder: Path, deployment: Deployment) -> Case:
+    model = folder / "fake.json"
     source = FakeSource(name="v", work_ms=0.1, accuracy=0.9, size_mb=10)
     model.write_bytes(fake_model_bytes(source))
     rows = np.stack([np.arange(3 * BATCH), np.arange(3 * BATCH) % 10], axis=1)
     split = rows.astype(np.float32).reshape(3, BATCH, 2)
-    return Case(backend, model, deployment, tuple({"samples": batch} for batch in split))
+    samples = tuple({"samples": batch} for batch in split)
+    return Case(FakeBackend(), model, deployment, samples, FakeBackend)
 
 
 @pytest.fixture
@@ -88,7 +104,7 @@ def engine(case: Case, plan: Path) -> Engine:
 @for_builders
 def test_capabilities_and_environment_are_stable(case: Case) -> None:
     first = case.backend.capabilities(), case.backend.environment()
-    again = case.anew()
+    again = case.again()
     second = again.capabilities(), again.environment()
 
     assert first == second
@@ -310,8 +326,13 @@ def test_missing_plan_is_a_fault(case: Case, tmp_path: Path) -> None:
 def test_loading_takes_every_serving_option(case: Case, plan: Path) -> None:
     for option in case.backend.capabilities().options:
         if option.scope is Scope.SERVING:
-            for value in option.choices or (1, 2):
-                deployment = replace(case.deployment, options=((option.name, value),))
+            for value in option.honoured or (1, 2):
+                options = (*case.deployment.options, (option.name, value))
+                deployment = replace(case.deployment, options=tuple(sorted(options)))
+                if option.name in case.meaningless and value != option.default:
+                    with pytest.raises(UnsupportedError, match=option.name):
+                        case.backend.load(plan, deployment)
+                    continue
                 engine = case.backend.load(plan, deployment)
                 assert engine.infer(case.batches[0])
                 engine.close()
@@ -324,6 +345,8 @@ def test_memory_grows_with_the_requests_in_flight(case: Case, plan: Path) -> Non
         assert told is not None
         return told
 
+    if not case.tells_memory:
+        pytest.skip("memory of a GPU is not told")
     one, four = needed_bytes(1), needed_bytes(4)
 
     batch_bytes = sum(array.nbytes for array in case.batches[0].values())
@@ -341,5 +364,8 @@ def test_memory_is_the_same_whatever_was_done_before(case: Case, plan: Path) -> 
 
     again = case.backend.peak_memory(plan, case.deployment, case.batches[1], deadline_s=60)
 
+    if not case.tells_memory:
+        assert first is again is None
+        return
     assert first is not None
     assert again == pytest.approx(first, abs=65_536)

@@ -12,7 +12,7 @@ from search_spaces.space import (
     Task,
     TaskKind,
 )
-from trials.backend import Capabilities, Option, Scope
+from trials.backend import Capabilities, EngineSpec, Option, Scope
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
 from trials.errors import TrialError, UnsupportedError
@@ -55,6 +55,43 @@ def space(name: str, *values: Scalar) -> SearchSpace:
         constraints=(),
         plan=MeasuringPlan(),
     )
+
+
+def test_option_that_came_later_leaves_engines_at_its_default_as_they_were() -> None:
+    late = Option(
+        name="late",
+        scope=Scope.ENGINE,
+        default="old",
+        choices=("old", "new", "gone"),
+        refusals=(("gone", "nobody has it"),),
+        is_tacit=True,
+        help="something",
+    )
+    capabilities = replace(CAPABILITIES, options=(*CAPABILITIES.options, late))
+    facts = (("late.fact", "x"), ("library", "1"))
+
+    def spec_of(capabilities: Capabilities, **options: Scalar) -> EngineSpec:
+        return engine_spec(
+            Deployment(
+                variant="v",
+                precision=Precision.FP32,
+                batch_size=1,
+                concurrency=1,
+                options=tuple(options.items()),
+            ),
+            backend_name="b",
+            model_digest="d",
+            capabilities=capabilities,
+            environment=facts if options.get("late") == "new" else facts[1:],
+        )
+
+    assert spec_of(capabilities) == spec_of(CAPABILITIES)
+    assert spec_of(capabilities, late="old") == spec_of(CAPABILITIES)
+    new = spec_of(capabilities, late="new")
+    assert ("late", "new") in new.options
+    assert new.environment == facts
+    with pytest.raises(SpaceError, match="does not honour gone for late here: nobody has it; use"):
+        refuse_ignored(space("late", "gone"), capabilities)
 
 
 @pytest.mark.parametrize(

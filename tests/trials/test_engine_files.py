@@ -11,6 +11,7 @@ from real_spaces import bench_in, point, write_data, write_space
 
 from search_spaces.deployment import Precision
 from search_spaces.space import MeasuringPlan
+from trials.backend import EngineKind
 from trials.bench import Bench, Prepared
 from trials.engine_files import (
     Asking,
@@ -84,7 +85,7 @@ def test_model_that_is_built_as_it_is_is_not_rewritten(bench: Bench, tmp_path: P
 
 
 def test_machine_is_described_as_the_engines_are_keyed(prepared: Prepared) -> None:
-    found = run_errand(describe_machine, "ort", LIMITS)
+    found = run_errand(describe_machine, EngineKind(backend="ort"), LIMITS)
 
     assert found.engines == prepared.spec.environment
     assert {"cpu_model", "cpu_flags", "cpu_affinity", "onnxruntime"} <= dict(found.facts).keys()

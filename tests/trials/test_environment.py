@@ -11,33 +11,9 @@ import pytest
 from trials.machine.cgroup import container_id
 from trials.machine.checkout import checkout_facts
 from trials.machine.environment import cpu_model, environment
-from trials.machine.gpus import gpu_facts
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 CONTAINER = "deadbeef" * 8
-
-NVML = '''
-class NVMLError(Exception):
-    """As in nvidia-ml-py."""
-
-def nvmlInit():
-    {init}
-
-def nvmlShutdown():
-    pass
-
-def nvmlDeviceGetCount():
-    return 2
-
-def nvmlDeviceGetHandleByIndex(index):
-    return index
-
-def nvmlDeviceGetName(handle):
-    return f"NVIDIA H{{handle}}00"
-
-def nvmlSystemGetDriverVersion():
-    return "580.1"
-'''
 
 
 def facts() -> dict[str, str]:
@@ -57,15 +33,6 @@ def git(root: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     command = ["git", "-C", str(root), *identity, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-@pytest.fixture
-def forget_nvml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Return a folder on the import path, with no NVML loaded before or after."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.delitem(sys.modules, "pynvml")
-    return tmp_path
 
 
 def test_facts_are_sorted_and_never_empty() -> None:
@@ -218,24 +185,3 @@ def test_worktree_finds_the_commit_of_its_parent(tmp_path: Path) -> None:
     git(main, "worktree", "add", "--quiet", "-b", "b", str(other))
 
     assert checkout(other)["git_commit"] == git(main, "rev-parse", "HEAD")
-
-
-def test_machine_without_nvml_has_no_gpu(forget_nvml: Path) -> None:
-    write(forget_nvml / "pynvml.py", "raise ImportError('not here')")
-
-    assert dict(gpu_facts()) == {"gpu": "none", "gpu_driver": "none"}
-
-
-@pytest.mark.parametrize(
-    ("init", "gpu", "driver"),
-    [
-        ("pass", "NVIDIA H000, NVIDIA H100", "580.1"),
-        ("raise NVMLError('Driver Not Loaded')", "none", "none"),
-    ],
-)
-def test_gpus_are_named_where_a_driver_answers(
-    forget_nvml: Path, init: str, gpu: str, driver: str
-) -> None:
-    write(forget_nvml / "pynvml.py", NVML.format(init=init))
-
-    assert dict(gpu_facts()) == {"gpu": gpu, "gpu_driver": driver}

@@ -1,24 +1,26 @@
 """Measuring under open-loop load, on computed time: blocks, queueing, saturation, lateness."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 import pytest
+from gpu_scripted import STATE, ScriptedGpu
 
 from search_spaces.arrivals import Arrivals, ConstantArrivals, DayArrivals, PoissonArrivals
 from search_spaces.deployment import OpenLoad
 from search_spaces.space import MeasuringPlan
 from trials.errors import DisturbedError, LateError, SaturatedError
+from trials.machine.gpu_source import GpuEnergy, Reason
 from trials.measurement import Seconds
-from trials.measuring import contention
 from trials.measuring.batcher import Batcher
 from trials.measuring.computed_open_loop import ComputedOpenLoop
 from trials.measuring.contention import Reading
-from trials.measuring.load import Driven
+from trials.measuring.load import CONTENDED, Driven
 from trials.measuring.open_drive import LATE, Serving, drive_open
 from trials.measuring.served import Served, Timetable
+from trials.measuring.surroundings import Surroundings
 
 PLAN = MeasuringPlan(max_s=5.0, warmup_s=0.1)
 Draw = Callable[[float, int], Seconds]
@@ -63,12 +65,14 @@ def driven(
     arrivals: Arrivals | None = None,
     plan: MeasuringPlan = PLAN,
     late_ns: int = 0,
+    around: Surroundings | None = None,
 ) -> Driven:
     engine = ScriptedServices(draw, largest=largest)
     loop = LateLoop(engine, lanes=lanes, batcher=Batcher(largest=largest, max_delay_ns=0))
     loop.late_ns = late_ns
     serving = Serving(load=OpenLoad(rate_rps=rate), lanes=lanes, largest=largest)
-    return drive_open(loop, serving, replace(plan, arrivals=arrivals or PoissonArrivals()))
+    timed = replace(plan, arrivals=arrivals or PoissonArrivals())
+    return drive_open(loop, serving, timed, around=around)
 
 
 def test_idle_engine_is_measured_at_its_service_time() -> None:
@@ -136,11 +140,10 @@ def test_overload_is_none_of_the_deployment_where_others_took_what_is_missing(
         )
         for at in count()
     )
-    monkeypatch.setattr(contention, "read", lambda: next(readings))
     monkeypatch.setattr(LateLoop, "threads", (1,))
 
     with pytest.raises(error, match=said):
-        driven(constantly(0.001), rate=2_000)
+        driven(constantly(0.001), rate=2_000, around=Surroundings(clocks=lambda: next(readings)))
 
 
 def test_batching_carries_what_single_requests_cannot() -> None:
@@ -210,3 +213,47 @@ def test_targets_end_the_measurement_before_its_time() -> None:
 
     assert found.speed.target_met
     assert len(found.blocks) < 30
+
+
+@dataclass
+class DrawingGpu(ScriptedGpu):
+    """Draws 100 W from one reading of its energy to the next, each a second later."""
+
+    def energy(self) -> GpuEnergy:
+        self.work(1.0)
+        return super().energy()
+
+
+def test_gpu_is_read_around_a_whole_stretch_and_told_by_its_first_block() -> None:
+    gpu = DrawingGpu(watts=100.0)
+
+    found = driven(constantly(0.001), rate=500, around=Surroundings(gpu=gpu))
+
+    told = [block.gpu for block in found.blocks if block.gpu is not None]
+    assert found.blocks[0].gpu is not None
+    assert 1 <= len(told) < len(found.blocks)
+    assert sum(one.samples for one in told) > sum(b.latencies_s.size for b in found.blocks)
+    assert found.gpu is not None
+    assert found.gpu.power_w == pytest.approx(100.0)
+    assert found.gpu.energy_per_sample_j is not None
+    assert found.gpu.energy_per_sample_j.value == pytest.approx(100.0 / 500, rel=0.1)
+
+
+def test_open_load_beside_others_on_the_gpu_is_contended() -> None:
+    around = Surroundings(gpu=DrawingGpu(script=lambda _: replace(STATE, others=1)))
+
+    found = driven(constantly(0.001), rate=500, around=around)
+
+    assert CONTENDED in found.flags
+    assert found.quiet.contended_blocks == len(found.blocks)
+
+
+def test_overload_on_a_hot_gpu_is_none_of_the_deployment() -> None:
+    hot = replace(STATE, reasons=Reason.THERMAL)
+
+    with pytest.raises(DisturbedError, match="cannot be told"):
+        driven(
+            constantly(0.001),
+            rate=2_000,
+            around=Surroundings(gpu=DrawingGpu(script=lambda _: hot)),
+        )

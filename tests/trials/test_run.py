@@ -319,7 +319,6 @@ def test_trial_that_is_broken_off_while_it_builds_has_no_outcome(tmp_path: Path)
     assert not any(entry.kind == "engine" for entry in bench.store.list())
 
 
-@dataclass(frozen=True)
 class Bounded(OrtBackend):
     """A backend whose engines serve every batch up to the space's largest, and no larger."""
 

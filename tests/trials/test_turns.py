@@ -1,12 +1,16 @@
 """Two engines in turns: who has which block, and that both begin alike often."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
+from gpu_scripted import STATE, ScriptedGpu
 
+from trials.machine.gpu_source import GpuState, Reason
 from trials.measurement import Block
 from trials.measuring.closed_loop import Quota
+from trials.measuring.surroundings import Surroundings
 from trials.measuring.turns import drive_in_turns
 
 
@@ -93,3 +97,23 @@ def test_block_is_led_in_by_requests_that_do_not_count() -> None:
     assert Counter(clock.order) == {"old": 7, "new": 7}
     assert turns.blocks == 4
     assert (turns.contended, turns.restless) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "contended"),
+    [
+        (STATE, 0),
+        (replace(STATE, others=1), 8),
+        (replace(STATE, reasons=Reason.THERMAL), 8),
+        (replace(STATE, reasons=Reason.POWER_CAP), 0),
+    ],
+)
+def test_blocks_of_a_hot_or_shared_gpu_are_counted(state: GpuState, contended: int) -> None:
+    old, new = loops(Clock())
+    around = Surroundings(gpu=ScriptedGpu(script=lambda _: state))
+
+    turns = drive_in_turns(
+        old, new, fours=2, block_s=0.1, random=np.random.default_rng(0), around=around
+    )
+
+    assert (turns.contended, turns.blocks) == (contended, 8)

@@ -21,6 +21,7 @@ import numpy as np
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
 from trials.backend import Capabilities, EngineSpec, Option, Request, Scope, Tensors, TensorSpec
+from trials.backends.fake_gpu import ComputedGpu, power_w
 from trials.backends.fake_model import (
     CLASSES,
     MEMORY_BYTES,
@@ -193,6 +194,10 @@ class FakeBackend:
             )
         )
 
+    def why_no_energy(self, deployment: Deployment) -> str:
+        """Say that the energy of closed loops alone is computed."""
+        return "" if deployment.load is None else "the fake backend computes none of open loads"
+
 
 class FakeEngine:
     """The arithmetic of one deployment; see :class:`trials.backend.Engine`."""
@@ -202,6 +207,7 @@ class FakeEngine:
         self._deployment = deployment
         self._fault = fault
         self._timing = self._timing_of(deployment.batch_size)
+        self._gpu = self._made_up_gpu()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -253,9 +259,11 @@ class FakeEngine:
             count += max(1, count // 10)
             drawn = self._timing.latencies(start_s=start_s, requests=count, lanes=lanes)
         order = np.argsort(drawn.cumsum(axis=1), axis=None)
+        busy_s = float(drawn.sum(axis=1).mean())
+        self._gpu.work(busy_s)
         return Block(
             start_s=start_s,
-            window_s=float(drawn.sum(axis=1).mean()),
+            window_s=busy_s,
             latencies_s=drawn.ravel()[order],
             batch_size=self._deployment.batch_size,
         )
@@ -273,8 +281,22 @@ class FakeEngine:
         shares = np.array([self._timing_of(size).mean_s for size in sizes]) / largest.mean_s
         return np.asarray(full_s[:, None] * shares, dtype=np.float64)
 
+    @contextmanager
+    def gpu(self) -> Iterator[ComputedGpu]:
+        """Open the meters of the made-up GPU, which move with every computed block."""
+        yield self._gpu
+
     def close(self) -> None:
         """Release nothing: there is nothing."""
+
+    def _made_up_gpu(self) -> ComputedGpu:
+        deployment, model = self._deployment, self._model
+        size, lanes = deployment.batch_size, deployment.concurrency
+        return ComputedGpu(
+            mean_w=power_w(in_flight=size * lanes, precision=model.precision),
+            memory_bytes=round(model.memory_bytes(batch_size=size, concurrency=lanes)),
+            seed=self._timing.seed,
+        )
 
     def _timing_of(self, batch_size: int) -> Timing:
         return timing(

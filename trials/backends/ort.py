@@ -1,18 +1,19 @@
-"""ONNX Runtime on the CPU.
+"""ONNX Runtime, on the CPU or with a provider that runs on a GPU.
 
 An engine is the graph as ONNX Runtime has optimized it, saved: what is stored, scored and measured
 is the same file, and loading it optimizes nothing again. Tried for fp32, fp16, int8 and
 int8-dynamic on six
 models: bit-identical answers and the same speed as optimizing in the session that serves. Such a
-graph is made for the instruction set of one CPU, so that CPU is part of an engine's identity.
+graph is made for the instruction set of one CPU, so that CPU is part of an engine's identity. What
+is kept and served on a GPU is told in ``ort_gpu``.
 """
 
 import hashlib
 import re
+from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from search_spaces.deployment import Deployment, Precision
 from trials.backend import (
@@ -23,15 +24,25 @@ from trials.backend import (
     Scope,
     Tensors,
 )
-from trials.backends.ort_engine import TYPES, OrtEngine
+from trials.backends.ort_engine import OrtEngine, refuse_types
 from trials.backends.ort_errors import mapped
+from trials.backends.ort_gpu import (
+    EXCLUDE,
+    INCLUDE,
+    build_on_gpu,
+    load_on_gpu,
+    provider_of,
+    transfers_of,
+)
 from trials.backends.ort_layers import layers_of
 from trials.backends.ort_log import INFO, overheard
 from trials.backends.ort_memory import peak_memory
+from trials.backends.ort_providers import COMPILING, Provider, Providers
 from trials.backends.ort_session import LEVELS, opened, serving_options, session_options
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, UnsupportedError
 from trials.inspection import BuildLog, Layer, build_log
+from trials.machine.nvml import why_no_energy
 
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
 _RECIPE = "1"  # to be raised when the same spec builds another graph
@@ -67,13 +78,22 @@ _CAPABILITIES = Capabilities(
             help="idle threads burn CPU to wake faster; only with threads > 1",
         ),
     ),
+    batch_bound_values=tuple(("provider", one.value) for one in COMPILING),
     # activation scales are taken over the whole batch of each call
     batch_bound=(Precision.INT8_DYNAMIC,),
 )
 
 
 class OrtBackend:
-    """ONNX Runtime with its CPU execution provider."""
+    """ONNX Runtime with one of its execution providers."""
+
+    def __init__(self, providers: Providers | None = None) -> None:
+        """Wait for the first question.
+
+        Args:
+            providers: Those of the installed library, unless told.
+        """
+        self._providers = providers or Providers()
 
     @property
     def name(self) -> str:
@@ -81,12 +101,24 @@ class OrtBackend:
         return "ort"
 
     def capabilities(self) -> Capabilities:
-        """Say what is honoured; the same on every machine."""
-        return _CAPABILITIES
+        """Say what is honoured; the same on every machine but for providers on GPUs."""
+        providers = self._providers
+        found = replace(_CAPABILITIES, options=(*_CAPABILITIES.options, *_gpu_options(providers)))
+        if not providers.honours(Provider.CUDA):
+            return found
+        return replace(
+            found,
+            precisions=(*found.precisions, Precision.TF32),
+            refusals=tuple(one for one in found.refusals if one[0] is not Precision.TF32),
+        )
 
     def environment(self) -> tuple[tuple[str, str], ...]:
-        """Return the versions of library and recipe, and the CPU that graphs are optimized for."""
-        return (*_cpu(), ("onnxruntime", version("onnxruntime")), ("recipe", _RECIPE))
+        """Return the versions of library and recipe, and the CPU that graphs are optimized for.
+
+        Facts of a GPU are called ``provider.…`` and belong to the engines of its providers.
+        """
+        of_gpu = ((f"provider.{name}", value) for name, value in self._providers.facts)
+        return (*_cpu(), ("onnxruntime", _version()), *of_gpu, ("recipe", _RECIPE))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Optimize the graph in a session of its own and save it.
@@ -96,12 +128,14 @@ class OrtBackend:
             MemoryLimitError: It does not fit.
             FaultError: ONNX Runtime broke.
         """
-        _refuse_precision(spec.precision)
+        _refuse_precision(spec)
+        if provider_of(spec.options) is not Provider.CPU:
+            return build_on_gpu(model, spec, plan, self._providers)
         options = session_options(level=_level(spec), log_severity=INFO)
         options.optimized_model_filepath = str(plan)
         source = _unsigned(model) if _is_made_unsigned(spec) else None
         with mapped(f"building {model.name} for {spec.precision}"), overheard() as lines:
-            _refuse_types(opened(source or str(model), options))
+            refuse_types(opened(source or str(model), options))
         return build_log(lines)
 
     def rewrite(self, model: Path, spec: EngineSpec, out: Path) -> bool:
@@ -140,6 +174,13 @@ class OrtBackend:
             MemoryLimitError: It does not fit.
             FaultError: ONNX Runtime broke, or the file is not a saved graph.
         """
+        if provider_of(deployment.options) is not Provider.CPU:
+            return load_on_gpu(plan, deployment, self._providers)
+        if transfers_of(deployment) != INCLUDE:
+            raise UnsupportedError(
+                "the CPU has no transfers to leave out; add the rule provider != 'cpu' or "
+                f"transfers == '{INCLUDE}'"
+            )
         try:
             with mapped(f"loading an engine for {deployment}"):
                 return OrtEngine(opened(str(plan), serving_options(deployment)))
@@ -151,14 +192,23 @@ class OrtBackend:
     ) -> int | None:
         """Return the resident memory of a process that serves nothing else, bytes.
 
-        None where the kernel does not tell, as in some sandboxes.
+        None where the kernel does not tell, as in some sandboxes, and on a GPU, whose memory
+        others use too.
 
         Raises:
             UnsupportedError: The engine does not take inputs of this shape.
             MemoryLimitError: It does not fit.
             FaultError: The process that rehearses it died, or ran past the deadline.
         """
+        if provider_of(deployment.options) is not Provider.CPU:
+            return None
         return peak_memory(plan, deployment, batch, deadline_s=deadline_s)
+
+    def why_no_energy(self, deployment: Deployment) -> str:
+        """Say why energy is not told: never on the CPU, on a GPU where it has no counter."""
+        if provider_of(deployment.options) is Provider.CPU:
+            return "nothing meters the energy of a CPU here"
+        return why_no_energy()
 
 
 def _level(spec: EngineSpec) -> str:
@@ -166,7 +216,9 @@ def _level(spec: EngineSpec) -> str:
 
 
 def _is_made_unsigned(spec: EngineSpec) -> bool:
-    return spec.precision is Precision.INT8 and _level(spec) in _FUSING_LEVELS
+    """Tell whether int8 activations become unsigned, which is for the kernels of the CPU alone."""
+    is_on_cpu = provider_of(spec.options) is Provider.CPU
+    return is_on_cpu and spec.precision is Precision.INT8 and _level(spec) in _FUSING_LEVELS
 
 
 def _unsigned(model: Path) -> bytes | None:
@@ -178,19 +230,45 @@ def _unsigned(model: Path) -> bytes | None:
     return content
 
 
-def _refuse_precision(precision: Precision) -> None:
+def _gpu_options(providers: Providers) -> tuple[Option, ...]:
+    refusals = providers.refusals
+    has_gpu = len(refusals) < len(Provider) - 1
+    return (
+        Option(
+            name="provider",
+            scope=Scope.ENGINE,
+            default=Provider.CPU.value,
+            choices=tuple(one.value for one in Provider),
+            refusals=tuple((one.value, reason) for one, reason in refusals),
+            is_tacit=True,
+            help="who runs the operators; all of them, or the deployment is infeasible",
+        ),
+        Option(
+            name="transfers",
+            scope=Scope.SERVING,
+            default=INCLUDE,
+            choices=(INCLUDE, EXCLUDE),
+            refusals=() if has_gpu else ((EXCLUDE, "the CPU has no transfers to leave out"),),
+            help="on a GPU, whether a request copies its inputs there and its outputs back",
+        ),
+    )
+
+
+def _refuse_precision(spec: EngineSpec) -> None:
+    precision = spec.precision
+    if precision is Precision.TF32 and provider_of(spec.options) is Provider.CUDA:
+        return
     if precision not in _CAPABILITIES.precisions:
         reason = dict(_CAPABILITIES.refusals)[precision]
         raise UnsupportedError(f"ort does not build {precision}: {reason}; use fp32 or int8")
 
 
-def _refuse_types(session: Any) -> None:
-    for node in (*session.get_inputs(), *session.get_outputs()):
-        if node.type not in TYPES:
-            raise UnsupportedError(
-                f"{node.name!r} is a {node.type}; export plain numeric tensors (scikit-learn: "
-                "zipmap=False)"
-            )
+def _version() -> str:
+    """Return the version of the library, whichever of its packages brought it."""
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:
+        return version("onnxruntime-gpu")
 
 
 @cache

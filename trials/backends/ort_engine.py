@@ -1,15 +1,19 @@
 """An engine of ONNX Runtime: one session that all requests share."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trials.backend import Request, Tensors, TensorSpec
 from trials.backends.ort_errors import mapped, runtime_errors, trial_error
-from trials.errors import OutputError
+from trials.errors import OutputError, UnsupportedError
+from trials.machine.gpu_source import GpuSource
+
+Allocate: TypeAlias = Callable[[Sequence[int], type], Any]
+"""Makes a tensor of the library, of a shape and a NumPy type."""
 
 TYPES = {
     "tensor(bool)": "bool",
@@ -30,9 +34,25 @@ TYPES = {
 class OrtEngine:
     """One session that all requests share; see :class:`trials.backend.Engine`."""
 
-    def __init__(self, session: Any, *, hidden: str = "") -> None:
-        """Serve the outputs of a session, except one that is not the model's."""
+    def __init__(
+        self,
+        session: Any,
+        *,
+        hidden: str = "",
+        allocate: Allocate | None = None,
+        meters: Callable[[], AbstractContextManager[GpuSource | None]] | None = None,
+    ) -> None:
+        """Serve the outputs of a session.
+
+        Args:
+            session: Of the library, owned from now on.
+            hidden: An output that is not the model's.
+            allocate: Makes the tensors that requests are bound to; None for the host's memory.
+            meters: Opens those of the GPU that it runs on; None where it runs on the CPU.
+        """
         self._session = session
+        self._allocate = allocate or _on_host
+        self._meters = meters
         self._answers = [node for node in session.get_outputs() if node.name != hidden]
         self._inputs = tuple(map(_spec, session.get_inputs()))
         self._outputs = tuple(map(_spec, self._answers))
@@ -84,6 +104,10 @@ class OrtEngine:
                 binding.clear_binding_inputs()
                 binding.clear_binding_outputs()
 
+    def gpu(self) -> AbstractContextManager[GpuSource | None]:
+        """Open the meters of the GPU; None on the CPU, or where nobody can read them."""
+        return nullcontext() if self._meters is None else self._meters()
+
     def close(self) -> None:
         """Release the session."""
         del self._session
@@ -94,17 +118,15 @@ class OrtEngine:
         Raises:
             Exception: What ONNX Runtime raises, as it is.
         """
-        from onnxruntime import OrtValue
-
         binding = self._session.io_binding()
         for spec in self._inputs:
             array = batch[spec.name]
-            value = OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type)
+            value = self._allocate(array.shape, array.dtype.type)
             value.update_inplace(np.ascontiguousarray(array))
             binding.bind_ortvalue_input(spec.name, value)
         for spec, shape in zip(self._outputs, self._output_shapes(batch), strict=True):
             dtype = np.dtype(spec.dtype).type
-            value = OrtValue.ortvalue_from_shape_and_type(shape, dtype)
+            value = self._allocate(shape, dtype)
             binding.bind_ortvalue_output(spec.name, value)
         return binding
 
@@ -128,6 +150,26 @@ class OrtEngine:
                 tuple(dim if type(dim) is int else known[dim] for dim in shape) for shape in shapes
             ]
         return [array.shape for array in self._run(batch)]
+
+
+def refuse_types(session: Any) -> None:
+    """Refuse a model whose inputs or outputs are no tensors of numbers.
+
+    Raises:
+        UnsupportedError: Names the first.
+    """
+    for node in (*session.get_inputs(), *session.get_outputs()):
+        if node.type not in TYPES:
+            raise UnsupportedError(
+                f"{node.name!r} is a {node.type}; export plain numeric tensors (scikit-learn: "
+                "zipmap=False)"
+            )
+
+
+def _on_host(shape: Sequence[int], dtype: type) -> Any:
+    from onnxruntime import OrtValue
+
+    return OrtValue.ortvalue_from_shape_and_type(shape, dtype)
 
 
 def _request(session: Any, binding: Any) -> Request:

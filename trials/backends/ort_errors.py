@@ -8,7 +8,9 @@ from functools import cache
 from trials.errors import FaultError, MemoryLimitError, TrialError, UnsupportedError
 
 _UNSUPPORTED = ("NotImplemented", "InvalidGraph")
-_NO_MEMORY = re.compile(r"Failed to allocate memory|bad_alloc|bad allocation", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"Failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE
+)
 _NO_OPERATOR = re.compile(
     r"is not a registered function/op|No Op registered for|Could not find an implementation|"
     r"opset|IR version"

@@ -57,7 +57,12 @@ class BenchSession:
         )
 
     def describe(self) -> BenchFacts:
-        """Identify the input of the search."""
+        """Identify the input of the search, which is about to begin.
+
+        Raises:
+            UnsupportedError: This machine does not meter what is asked for.
+        """
+        self._bench.check_meters()
         return self._bench.facts
 
 

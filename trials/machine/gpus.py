@@ -1,35 +1,24 @@
-"""Which NVIDIA GPUs this machine has, where nvidia-ml-py is installed and a driver answers."""
+"""Which NVIDIA GPUs this machine has, as facts of a record."""
 
 from collections.abc import Iterator
-from importlib import import_module
-from typing import Any
+
+from trials.errors import UnsupportedError
+from trials.machine.nvml import Load, cards, load_pynvml
+
+_NONE = "none"
 
 
-def gpu_facts() -> Iterator[tuple[str, str]]:
-    """Yield ``gpu`` (models by index) and ``gpu_driver``, or ``none`` for both."""
+def gpu_facts(load: Load = load_pynvml) -> Iterator[tuple[str, str]]:
+    """Yield ``gpu`` (models in the order of the bus), ``gpu_driver`` and whether parts are cut.
+
+    All are ``none`` where nothing answers; ``gpu_mig`` is told of cards that can be cut alone.
+    """
     try:
-        nvml = import_module("pynvml")
-    except ImportError:
-        yield from _none()
+        found = cards(load)
+    except UnsupportedError:
+        yield from (("gpu", _NONE), ("gpu_driver", _NONE))
         return
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        yield from _none()
-        return
-    try:
-        yield from tuple(_found(nvml))
-    except nvml.NVMLError as error:
-        yield from (("gpu", f"unknown: {error}"), ("gpu_driver", "unknown"))
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _found(nvml: Any) -> Iterator[tuple[str, str]]:
-    handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-    yield "gpu", ", ".join(nvml.nvmlDeviceGetName(handle) for handle in handles) or "none"
-    yield "gpu_driver", nvml.nvmlSystemGetDriverVersion()
-
-
-def _none() -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("gpu", "none"), ("gpu_driver", "none")
+    yield "gpu", ", ".join(card.name for card in found)
+    yield "gpu_driver", found[0].driver
+    if any(card.is_mig is not None for card in found):
+        yield "gpu_mig", ", ".join("on" if card.is_mig else "off" for card in found)

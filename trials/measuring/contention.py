@@ -33,7 +33,7 @@ _US_PER_S = 1e6
 _TICKS_PER_S = 100  # USER_HZ, fixed in Linux' interface to user space
 _IDLE_COLUMNS = (3, 4)  # idle, iowait
 _COLUMNS = 8  # user … steal; guest time is already inside user
-_MOST_TAKEN = 0.99  # of the processor
+MOST_TAKEN = 0.99  # of the processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def taken_share(before: Reading, after: Reading) -> float:
     CPU that was throttled may have taken any share.
     """
     if after.throttled > before.throttled:
-        return _MOST_TAKEN
+        return MOST_TAKEN
     own_s = after.own_s - before.own_s
     told_s = []
     if before.busy_s is not None and after.busy_s is not None:
@@ -111,7 +111,7 @@ def taken_share(before: Reading, after: Reading) -> float:
     if before.queued_s is not None and after.queued_s is not None:
         told_s.append(after.queued_s - before.queued_s)
     taken_s = max(0.0, min(told_s, default=0.0))
-    return min(taken_s / (taken_s + own_s), _MOST_TAKEN) if taken_s else 0.0
+    return min(taken_s / (taken_s + own_s), MOST_TAKEN) if taken_s else 0.0
 
 
 def _waited(before: Reading, after: Reading, own_s: float) -> float:

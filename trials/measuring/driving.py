@@ -11,11 +11,13 @@ from trials.backend import ComputesBlocks, ComputesServices, Engine, Tensors
 from trials.errors import UnsupportedError
 from trials.measuring.batcher import Batcher
 from trials.measuring.computed_open_loop import ComputedOpenLoop
+from trials.measuring.gpu_watch import watched
 from trials.measuring.ladder import ladder_over
 from trials.measuring.load import Driven, drive
 from trials.measuring.open_drive import Serving, drive_open
 from trials.measuring.open_loop import OpenLoop
 from trials.measuring.stopping import Question
+from trials.measuring.surroundings import Surroundings
 
 _NS_PER_US = 1_000
 _READINGS = 1_000
@@ -96,8 +98,11 @@ def _open(
     if isinstance(engine, ComputesServices):
         return drive_open(ComputedOpenLoop(engine, lanes=lanes, batcher=batcher), serving, plan)
     ladder = ladder_over(batches, size=largest, lanes=lanes, is_fixed=_is_fixed(engine))
-    with OpenLoop(engine, ladder, lanes=lanes, batcher=batcher) as loop:
-        return drive_open(loop, serving, plan)
+    with (
+        watched(engine) as gpu,
+        OpenLoop(engine, ladder, lanes=lanes, batcher=batcher) as loop,
+    ):
+        return drive_open(loop, serving, plan, around=Surroundings(gpu=gpu))
 
 
 def _is_fixed(engine: Engine) -> bool:

@@ -8,7 +8,8 @@ The order and its reasons::
                  after five → flag ``no_steady_state``
     contention   a block during which others took the processor is measured again, at most three
                  times; where that never helps, blocks are kept as they are, counted, and the
-                 result is flagged ``contended``
+                 result is flagged ``contended``; so is one in which heat slowed the GPU, or others
+                 computed on it (``gpu_watch``)
     blocks       until the intervals are narrow enough (``stopping``), or a bound is missed for
                  certain, which is flagged ``decided``, or max_s is over, which is flagged
                  ``target_not_met``; a jump in the middle is flagged ``level_shift``
@@ -24,20 +25,21 @@ asked for them by the same steps on a clock of its own, which costs no real time
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, Queueing, Quiet, Speed
-from trials.measuring import contention
+from trials.measurement import Block, GpuUse, Queueing, Quiet, Speed
+from trials.measuring import contention, gpu_watch
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.contention import Reading
 from trials.measuring.statistics import summarize
 from trials.measuring.steadiness import has_level_shift, truncate_warmup
 from trials.measuring.stopping import Question, next_look, targets_met
+from trials.measuring.surroundings import Surroundings
 
 NO_STEADY_STATE = "no_steady_state"
 LEVEL_SHIFT = "level_shift"
@@ -65,9 +67,10 @@ class Driven:
         cold_call_s: The first call alone, seconds.
         warmup_s: From the end of the cold call to the begin of the first block that counts.
         flags: Words of caution: ``no_steady_state``, ``level_shift``, ``target_not_met``,
-            ``decided``, ``contended``.
+            ``decided``, ``contended``, ``power_capped``.
         quiet: How quiet the machine was.
         queueing: Under an open loop alone.
+        gpu: Where a GPU ran the requests and could be read.
     """
 
     blocks: tuple[Block, ...]
@@ -77,6 +80,7 @@ class Driven:
     flags: tuple[str, ...]
     quiet: Quiet
     queueing: Queueing | None = None
+    gpu: GpuUse | None = None
 
 
 def drive(
@@ -106,9 +110,12 @@ def drive(
         ValueError: No batch, or a concurrency below 1.
         TrialError: Whatever the engine raises, as it was; so does any other exception.
     """
-    with opened_loop(engine, batches, concurrency=concurrency, batch_size=batch_size) as loop:
-        measuring = _Measuring(loop, plan, question=question, progress=progress, clocks=clocks)
-        return measuring.run()
+    with (
+        gpu_watch.watched(engine) as gpu,
+        opened_loop(engine, batches, concurrency=concurrency, batch_size=batch_size) as loop,
+    ):
+        around = Surroundings(clocks=clocks, gpu=gpu)
+        return _Measuring(loop, plan, question=question, progress=progress, around=around).run()
 
 
 class Loop(Protocol):
@@ -196,10 +203,10 @@ class _Measuring:
         *,
         question: Question | None,
         progress: Callable[[int], None] | None,
-        clocks: Callable[[], Reading],
+        around: Surroundings,
     ) -> None:
         self._loop = loop
-        self._clocks = clocks
+        self._around = around
         self._plan = plan
         self._question = question
         self._is_decided = False
@@ -226,12 +233,14 @@ class _Measuring:
         is_steady = self._settle(ready_s + _SETTLING_SHARE * plan.max_s)
         is_met = self._measure()
         contended = sum(self._contended)
+        use = gpu_watch.use_of(self._around.gpu, self._blocks)
         flags = {
             NO_STEADY_STATE: not is_steady,
             LEVEL_SHIFT: has_level_shift(self._blocks),
             TARGET_NOT_MET: not is_met and not self._is_decided,
             DECIDED: self._is_decided,
             CONTENDED: self._is_disturbed(),
+            gpu_watch.POWER_CAPPED: gpu_watch.is_often_capped(self._blocks),
         }
         return Driven(
             blocks=tuple(self._blocks),
@@ -244,6 +253,7 @@ class _Measuring:
                 repeated_blocks=self._repeated,
                 cpu_s_per_request=self._cpu_s_per_request(),
             ),
+            gpu=use,
         )
 
     def _warm_up(self, until_s: float) -> None:
@@ -275,7 +285,7 @@ class _Measuring:
         while not self._blocks or self._has_time():
             if len(self._blocks) >= look:
                 looks += 1
-                if targets_met(self._blocks, self._plan):
+                if targets_met(self._blocks, self._plan) and self._is_energy_known():
                     return True
                 if self._is_answered(looks):
                     self._is_decided = True
@@ -283,6 +293,13 @@ class _Measuring:
                 look = next_look(len(self._blocks))
             self._keep(self._next_block())
         return targets_met(self._blocks, self._plan)
+
+    def _is_energy_known(self) -> bool:
+        """Tell whether energy is known well enough, or nobody asks, or it is not to be had."""
+        gpu = self._around.gpu
+        if gpu is None or self._question is None or not self._question.is_about_energy:
+            return True
+        return gpu_watch.knows_energy(gpu, self._blocks)
 
     def _is_answered(self, looks: int) -> bool:
         if self._question is None:
@@ -332,15 +349,14 @@ class _Measuring:
             requests=max(1, min(self._plan.block_requests, affordable)),
             cap_s=self._cap_s,
         )
-        before = self._clocks()
-        block = self._loop.block(quota)
-        after = self._clocks()
-        self._last = _Aside(
-            cpu_s=after.own_s - before.own_s,
-            is_contended=bool(self._loop.threads) and contention.was_contended(before, after),
-        )
+        block, span = self._around.around(lambda: self._loop.block(quota))
+        samples = block.latencies_s.size * block.batch_size
+        on_gpu = span.on_gpu(load_s=block.window_s, samples=samples)
+        lost_cpu = bool(self._loop.threads) and contention.was_contended(span.before, span.after)
+        lost_gpu = on_gpu is not None and gpu_watch.was_disturbed(on_gpu)
+        self._last = _Aside(cpu_s=span.own_s, is_contended=lost_cpu or lost_gpu)
         self._note_rate(block)
-        return block
+        return block if on_gpu is None else replace(block, gpu=on_gpu)
 
     def _keep(self, block: Block) -> None:
         self._blocks.append(block)

@@ -37,8 +37,8 @@ from search_spaces.arrivals import Arrivals, PoissonArrivals, cycle_s
 from search_spaces.deployment import OpenLoad
 from search_spaces.space import MeasuringPlan
 from trials.errors import DisturbedError, LateError, SaturatedError
-from trials.measurement import Block, Queueing, Quiet, Seconds, Speed, exact
-from trials.measuring import contention
+from trials.measurement import Block, BlockOnGpu, Queueing, Quiet, Seconds, Speed, exact
+from trials.measuring import contention, gpu_watch
 from trials.measuring.load import CONTENDED, CONTENDED_SHARE, TARGET_NOT_MET, Driven
 from trials.measuring.schedules import Stretch, due_times
 from trials.measuring.served import (
@@ -52,6 +52,7 @@ from trials.measuring.served import (
 from trials.measuring.spread import METHOD
 from trials.measuring.statistics import summarize
 from trials.measuring.stopping import P99_BLOCKS, quarter_more, targets_met
+from trials.measuring.surroundings import Span, Surroundings
 
 LATE = "late_arrivals"
 
@@ -124,6 +125,8 @@ def drive_open(
     serving: Serving,
     plan: MeasuringPlan,
     progress: Callable[[int], None] | None = None,
+    *,
+    around: Surroundings | None = None,
 ) -> Driven:
     """Let requests come and measure until the plan is content.
 
@@ -132,6 +135,7 @@ def drive_open(
         serving: What it serves.
         plan: How long and how well, and the pattern of the arrivals.
         progress: Told the number of blocks after each stretch.
+        around: Read before and after each stretch; None for the clocks of the machine alone.
 
     Raises:
         SaturatedError: The deployment cannot keep up with the rate.
@@ -140,7 +144,8 @@ def drive_open(
         StampsError: Recorded times contradict one another.
         TrialError: Whatever the engine raises, as it was; so does any other exception.
     """
-    return _OpenMeasuring(loop, serving, plan).run(progress or (lambda _: None))
+    measuring = _OpenMeasuring(loop, serving, plan, around or Surroundings())
+    return measuring.run(progress or (lambda _: None))
 
 
 def summarize_open(
@@ -171,8 +176,11 @@ def open_targets_met(
 class _OpenMeasuring:
     """One measurement under way."""
 
-    def __init__(self, loop: Loop, serving: Serving, plan: MeasuringPlan) -> None:
+    def __init__(
+        self, loop: Loop, serving: Serving, plan: MeasuringPlan, around: Surroundings
+    ) -> None:
         self._loop = loop
+        self._around = around
         self._serving = serving
         self._plan = plan
         self._arrivals: Arrivals = plan.arrivals or PoissonArrivals()
@@ -203,6 +211,7 @@ class _OpenMeasuring:
             TARGET_NOT_MET: not is_met,
             CONTENDED: self._contended > CONTENDED_SHARE * len(self._blocks),
             LATE: _is_late(queueing, speed.latency_p50_s.value, speed.latency_p99_s.value),
+            gpu_watch.POWER_CAPPED: gpu_watch.is_often_capped(self._blocks),
         }
         return Driven(
             blocks=tuple(self._blocks),
@@ -216,6 +225,7 @@ class _OpenMeasuring:
                 contended_blocks=self._contended, repeated_blocks=0, cpu_s_per_request=None
             ),
             queueing=queueing,
+            gpu=gpu_watch.use_of(self._around.gpu, self._blocks),
         )
 
     def _measure(self, progress: Callable[[int], None]) -> bool:
@@ -225,13 +235,18 @@ class _OpenMeasuring:
             count = self._affordable()
             if count < 1:
                 return open_targets_met(self._blocks, plan)
-            before = contention.read()
-            piece = self._stretch(count)
-            after = contention.read()
-            is_contended = bool(self._loop.threads) and contention.was_contended(before, after)
-            if self._is_saturated(piece, contention.taken_share(before, after) * is_contended):
+            piece, span = self._around.around(lambda: self._stretch(count))  # noqa: B023 - at once
+            is_contended = bool(self._loop.threads) and contention.was_contended(
+                span.before, span.after
+            )
+            taken = contention.taken_share(span.before, span.after) * is_contended
+            on_gpu = _on_gpu(span, piece.served)
+            if on_gpu is not None and gpu_watch.was_disturbed(on_gpu):
+                is_contended, taken = True, contention.MOST_TAKEN
+            if self._is_saturated(piece, taken):
                 continue
             blocks = list(blocks_of(piece.served, piece.edges_ns))
+            blocks[0] = replace(blocks[0], gpu=on_gpu)
             self._blocks += blocks
             self._contended += len(blocks) * is_contended
             self._kept.append(piece.served)
@@ -344,6 +359,14 @@ class _OpenMeasuring:
             f"in batches of up to {serving.largest}, {serving.lanes} at a time: the queue grows "
             "without limit; lower rate_rps, or raise batch_size or concurrency"
         )
+
+
+def _on_gpu(span: Span, served: Served) -> BlockOnGpu | None:
+    """Say what the GPU did in a whole stretch, lead-in and end included, idle moments too."""
+    if not served.answered:
+        return None
+    load_s = float(served.ends_ns.max() - served.begin_ns) / NS_PER_S
+    return span.on_gpu(load_s=load_s, samples=served.answered)
 
 
 def _is_late(queueing: Queueing, p50_s: float, p99_s: float) -> bool:

@@ -112,7 +112,7 @@ def mean_latency(
     _refuse_empty(blocks)
     requests = np.array([block.latencies_s.size for block in blocks], dtype=np.float64)
     totals_s = np.array([block.latencies_s.sum() for block in blocks])
-    return _ratio(blocks, totals_s, requests, confidence=confidence, spreading=METHODS[method])
+    return ratio(blocks, totals_s, requests, confidence=confidence, method=method)
 
 
 def throughput(
@@ -133,7 +133,55 @@ def throughput(
         [block.latencies_s.size * block.batch_size for block in blocks], dtype=np.float64
     )
     windows_s = np.array([block.window_s for block in blocks])
-    return _ratio(blocks, samples, windows_s, confidence=confidence, spreading=METHODS[method])
+    return ratio(blocks, samples, windows_s, confidence=confidence, method=method)
+
+
+def ratio(
+    blocks: Sequence[Block],
+    totals: Seconds,
+    bases: Seconds,
+    *,
+    confidence: float,
+    method: int,
+) -> Estimate:
+    """Estimate sum(totals) / sum(bases) with a t interval on the log rates of the blocks.
+
+    Pooling weighs a block by its base: a mean of the blocks' own rates would be biased where
+    blocks are short (see ``closed_loop`` on Wald's identity).
+
+    Args:
+        blocks: In order of time; their latencies tell the spread where equal rates cannot.
+        totals: Shape ``(units,)``, > 0, of each block or of several together; likewise ``bases``.
+        bases: What the totals are held against.
+        confidence: Of the interval, in (0, 1).
+        method: Version of the formulas, out of ``spread.METHODS``.
+
+    Raises:
+        ValueError: A total or a base that is not above 0.
+    """
+    if not (np.all(totals > 0) and np.all(bases > 0)):
+        raise ValueError("a block of no length, or with latencies of zero, has no rate")
+    value = float(totals.sum() / bases.sum())
+    if totals.size < MIN_BLOCKS:
+        return Estimate(value=value, low=None, high=None)
+    # numpy's logarithm has other last digits on other processors
+    rates = np.array([math.log(rate) for rate in (totals / bases).tolist()])
+    spread = METHODS[method](rates, bases / bases.sum())
+    variance = spread.variance
+    if variance <= EQUAL_VARIANCE:
+        # equal blocks cannot tell their spread; their requests can, if they are independent
+        pooled = np.concatenate([block.latencies_s for block in blocks])
+        variance = float((pooled.std() / pooled.mean()) ** 2) / pooled.size
+    reach = _t(max(1.0, spread.degrees), confidence)
+    below = above = reach * math.sqrt(variance)
+    unseen = spread.rare * _unseen(confidence)
+    if spread.skewness > 0:
+        above = above * _stretch(spread, reach) + unseen
+    if spread.skewness < 0:
+        below = below * _stretch(spread, reach) + unseen
+    if max(below, above) > _FURTHEST:
+        return Estimate(value=value, low=None, high=None)
+    return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above))
 
 
 def summarize(blocks: Sequence[Block], *, target_met: bool, method: int = METHOD) -> Speed:
@@ -265,44 +313,6 @@ def _shares(spread: Spread, p: float, *, requests: int, confidence: float) -> tu
     if spread.skewness < 0:
         high = min(1.0, p + (high - p) * _stretch(spread, reach) + unseen)
     return low, high
-
-
-def _ratio(
-    blocks: Sequence[Block],
-    totals: Seconds,
-    bases: Seconds,
-    *,
-    confidence: float,
-    spreading: Spreading,
-) -> Estimate:
-    """Estimate sum(totals) / sum(bases) with a t interval on the log rates of the blocks.
-
-    Pooling weighs a block by its base: a mean of the blocks' own rates would be biased where
-    blocks are short (see ``closed_loop`` on Wald's identity).
-    """
-    if not (np.all(totals > 0) and np.all(bases > 0)):
-        raise ValueError("a block of no length, or with latencies of zero, has no rate")
-    value = float(totals.sum() / bases.sum())
-    if len(blocks) < MIN_BLOCKS:
-        return Estimate(value=value, low=None, high=None)
-    # numpy's logarithm has other last digits on other processors
-    rates = np.array([math.log(rate) for rate in (totals / bases).tolist()])
-    spread = spreading(rates, bases / bases.sum())
-    variance = spread.variance
-    if variance <= EQUAL_VARIANCE:
-        # equal blocks cannot tell their spread; their requests can, if they are independent
-        pooled = np.concatenate([block.latencies_s for block in blocks])
-        variance = float((pooled.std() / pooled.mean()) ** 2) / pooled.size
-    reach = _t(max(1.0, spread.degrees), confidence)
-    below = above = reach * math.sqrt(variance)
-    unseen = spread.rare * _unseen(confidence)
-    if spread.skewness > 0:
-        above = above * _stretch(spread, reach) + unseen
-    if spread.skewness < 0:
-        below = below * _stretch(spread, reach) + unseen
-    if max(below, above) > _FURTHEST:
-        return Estimate(value=value, low=None, high=None)
-    return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above))
 
 
 def _stretch(spread: Spread, reach: float) -> float:

@@ -38,10 +38,12 @@ class Question:
     Attributes:
         bounds: What it must meet.
         is_out: It misses one for certain by what was known before it was driven.
+        is_about_energy: Energy per sample is an objective or bounded, and must become known too.
     """
 
     bounds: tuple[Constraint, ...]
     is_out: bool
+    is_about_energy: bool = False
 
     def answered(self, blocks: Sequence[Block], look: int, *, disturbed: bool = False) -> bool:
         """Tell at the ``look``-th look whether more blocks would change nothing.

@@ -10,15 +10,17 @@ the caches still hold what the other engine left there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from trials.measurement import Block
-from trials.measuring import contention
+from trials.measuring import contention, gpu_watch
 from trials.measuring.closed_loop import Quota
 from trials.measuring.load import Loop
 from trials.measuring.pairing import BlockPair
 from trials.measuring.resting import wait_until_resting
+from trials.measuring.surroundings import Span, Surroundings
 
 _WARMUP_CALLS = 20  # of each worker
 _WARMUP_S = 0.2
@@ -35,8 +37,9 @@ class Turns:
 
     Attributes:
         pairs: In order of time.
-        contended: Blocks during which others took the processor. They are kept: a neighbour meets
-            both engines, and what it does to one block alone widens the interval.
+        contended: Blocks during which others took the processor or the GPU, or heat slowed that.
+            They are kept: a neighbour meets both engines, and what it does to one block alone
+            widens the interval.
         blocks: Of both engines together.
         restless: Blocks that began although threads of the other engine would not rest.
     """
@@ -48,7 +51,13 @@ class Turns:
 
 
 def drive_in_turns(
-    old: Loop, new: Loop, *, fours: int, block_s: float, random: np.random.Generator
+    old: Loop,
+    new: Loop,
+    *,
+    fours: int,
+    block_s: float,
+    random: np.random.Generator,
+    around: Surroundings | None = None,
 ) -> Turns:
     """Warm both engines up and measure ``fours`` times four blocks.
 
@@ -58,10 +67,12 @@ def drive_in_turns(
         fours: >= 1; each gives two pairs.
         block_s: Length of a block, seconds, > 0.
         random: Draws who begins.
+        around: Read before and after each block; None for the clocks of the machine alone.
 
     Raises:
         TrialError: Whatever an engine raises, as it was.
     """
+    reading = around or Surroundings()
     for loop in (old, new):
         loop.cold_call()
         _led_in(loop, calls=_WARMUP_CALLS, window_s=_WARMUP_S)
@@ -74,12 +85,18 @@ def drive_in_turns(
         found = []
         for loop in order:
             restless += bool(loop.threads) and not wait_until_resting(_LONGEST_REST_S)
-            before = contention.read()
-            found.append(_block(loop, block_s))
-            after = contention.read()
-            contended += bool(loop.threads) and contention.was_contended(before, after)
+            block, span = reading.around(partial(_block, loop, block_s))
+            found.append(block)
+            contended += _is_contended(loop, block, span)
         pairs += _pairs(order, found, new)
     return Turns(pairs=tuple(pairs), contended=contended, blocks=4 * fours, restless=restless)
+
+
+def _is_contended(loop: Loop, block: Block, span: Span) -> bool:
+    on_gpu = span.on_gpu(load_s=block.window_s, samples=block.latencies_s.size)
+    if on_gpu is not None and gpu_watch.was_disturbed(on_gpu):
+        return True
+    return bool(loop.threads) and contention.was_contended(span.before, span.after)
 
 
 def _pairs(order: Sequence[Loop], blocks: Sequence[Block], new: Loop) -> list[BlockPair]:
