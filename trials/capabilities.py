@@ -149,9 +149,9 @@ def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int |
 def engine_options(
     deployment: Deployment, capabilities: Capabilities
 ) -> tuple[tuple[str, Scalar], ...]:
-    """Return the chosen options that change the engine, as (name, value)."""
-    names = {option.name for option in capabilities.options if option.scope is Scope.ENGINE}
-    return tuple(pair for pair in deployment.options if pair[0] in names)
+    """Return the chosen options that change more than how an engine is served: (name, value)."""
+    serving = {one.name for one in capabilities.options if one.scope is Scope.SERVING}
+    return tuple(pair for pair in deployment.options if pair[0] not in serving)
 
 
 def largest_in_engine(

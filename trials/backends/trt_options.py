@@ -83,7 +83,7 @@ def capabilities_of(library: Library, compute_capability: int) -> Capabilities:
         compute_capability: Of the device, as in SM89.
     """
     refusals = [
-        (Precision.INT8_DYNAMIC, "TensorRT wants the scales of activations beforehand; use int8"),
+        (Precision.INT8_DYNAMIC, "TensorRT wants the scales of activations beforehand"),
         *((precision, _NO_PRODUCER) for precision in _UNMADE),
     ]
     precisions = []
