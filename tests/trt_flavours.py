@@ -17,6 +17,7 @@ from trials.backends.trt_library import Library, library_from
 Names = dict[str, frozenset[str]]
 RECORD = Path(__file__).parent / "trials" / "tensorrt_names.json"
 ADA = Gpu(name="NVIDIA L4", compute_capability=89, driver="590.44")
+HOPPER = Gpu(name="NVIDIA H200", compute_capability=90, driver="590.44")
 _SUBCLASSED = ("ILogger", "IProgressMonitor")  # real ones, or the library would not call ours
 _MODULE = "module"
 

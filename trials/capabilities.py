@@ -223,9 +223,9 @@ def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int |
 def engine_options(
     deployment: Deployment, capabilities: Capabilities
 ) -> tuple[tuple[str, Scalar], ...]:
-    """Return the chosen options that change the engine or its model, as (name, value)."""
-    names = {o.name for o in capabilities.options if o.scope is not Scope.SERVING}
-    return tuple(pair for pair in deployment.options if pair[0] in names)
+    """Return the chosen options that change more than how an engine is served: (name, value)."""
+    serving = {one.name for one in capabilities.options if one.scope is Scope.SERVING}
+    return tuple(pair for pair in deployment.options if pair[0] not in serving)
 
 
 def largest_in_engine(

@@ -629,3 +629,35 @@ def test_file_that_a_user_names_is_written_there_or_not_at_all(
     assert ran.code != 0
     assert said.replace(" ", "") in "".join(ran.err.split()).replace("│", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_build_names_profile_options_and_target_for_people_and_programs(
+    nowhere: Command, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="builds for GPUs that are not there")
+    shipped = space_path("resnet-tensorrt")
+    text = shipped.read_text(encoding="utf-8")
+    text = text.replace("fashion_mnist/", f"{shipped.parent}/fashion_mnist/")
+    text = text.replace("[fp32, fp16, int8]", "[fp16]").replace("[1, 2, 4, 8]", "[1]")
+    axes = "variant: [resnet-w16]\n  batch_profile: [dynamic]\n  workspace_mib: [64]\n  precision"
+    (tmp_path / "s.yaml").write_text(text.replace("precision:", f"{axes}:", 1), encoding="utf-8")
+
+    for_people = nowhere("build", "s.yaml", "--targets", "sm89")
+    for_programs = nowhere("build", "s.yaml", "--targets", "SM89", "--json")
+
+    name = "resnet-w16 fp16 b1–256 batch_profile=dynamic workspace_mib=64 SM89"
+    assert name in " ".join(for_people.out.split())
+    (row,) = json.loads(for_programs.out)["engines"]
+    assert row["standing"] == "was there"
+    assert (row["batch_size"], row["largest_batch"]) == (None, 256)
+    assert row["options"] == {"batch_profile": "dynamic", "workspace_mib": 64}
+
+
+def test_check_of_a_space_for_other_machines_says_what_can_be_built_for_them() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="knows what its targets lack")
+
+    ran = trifront("check", "resnet-tensorrt")
+
+    assert ran.code == 0
+    if "not to be searched here" in ran.err:  # no GPU
+        assert "int8: can be built for SM80, SM86, SM89" in ran.err

@@ -3,14 +3,13 @@
 from importlib.util import find_spec
 
 import pytest
-from trt_flavours import ADA, data_centre, watched_rtx
+from trt_flavours import ADA, HOPPER, data_centre, watched_rtx
 
 from trials.backends.trt_advice import advice
 from trials.backends.trt_gpu import Gpu
 from trials.backends.trt_library import Library
 from trials.errors import UnsupportedError
 
-HOPPER = Gpu(name="NVIDIA H200", compute_capability=90, driver="590.44")
 needs_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"
 )

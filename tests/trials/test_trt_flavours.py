@@ -1,6 +1,7 @@
 """One code for three libraries: what is called exists in each, and what is chosen arrives."""
 
 import ast
+import contextlib
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,7 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 import trt_models
-from trt_flavours import ADA, RECORD, data_centre, recorded_names, used_of, watched_rtx
+from trt_flavours import ADA, HOPPER, RECORD, data_centre, recorded_names, used_of, watched_rtx
 
 from search_spaces.deployment import Deployment, Precision, Scalar
 from trials.backend import EngineSpec, Workshop
@@ -18,7 +19,7 @@ from trials.backends import trt_build
 from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_library import Library
 from trials.capabilities import engine_spec
-from trials.errors import UnsupportedError
+from trials.errors import TrialError, UnsupportedError
 
 pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"
@@ -220,6 +221,24 @@ def test_gpu_and_driver_are_part_of_an_engine_that_is_built_for_them() -> None:
     assert environment["compute_capability"] == "SM89"
     assert environment["device_driver"] == "590.44"
     assert environment["tensorrt"] == "11.1"
+
+
+def test_rtx_builds_for_the_gpu_of_its_machine_and_not_for_all(cnn: Path) -> None:
+    """Told nothing it would build a plan for every GPU from Ampere on."""
+    here = TensorRtBackend(load=watched_rtx, look=lambda: ADA)
+
+    assert build(here, cnn) == build(TensorRtBackend("SM89"), cnn)
+
+
+def test_rtx_on_a_gpu_that_it_does_not_list_builds_for_the_current_one(cnn: Path) -> None:
+    """Which needs that GPU; nobody has said whether it then works."""
+    rtx = watched_rtx()
+    here = TensorRtBackend(load=lambda: rtx, look=lambda: HOPPER)
+
+    with contextlib.suppress(TrialError):
+        build(here, cnn)
+
+    assert ("ComputeCapability", "CURRENT") in used_of(rtx)
 
 
 def test_data_centre_flavour_builds_for_no_gpu_that_is_not_there() -> None:

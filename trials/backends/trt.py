@@ -125,9 +125,21 @@ class TensorRtBackend:
             raise UnsupportedError(
                 f"TensorRT does not build {spec.precision}: {refusals[spec.precision]}"
             )
-        order = Order(model=model, spec=spec, target=self._target, workshop=workshop)
+        found = self._library()
+        order = Order(model=model, spec=spec, target=self._aim(found), workshop=workshop)
         with foreign_errors(f"building {model.name} for {self._target or 'the GPU here'}"):
-            return build_plan(self._library(), order, plan)
+            return build_plan(found, order, plan)
+
+    def _aim(self, found: Library) -> str | None:
+        """Say what the builder is told; the data-centre flavour knows its GPU by itself.
+
+        TensorRT for RTX that is told nothing builds for every GPU from Ampere on.
+        """
+        gpu = self._gpu()
+        if gpu is None or not found.is_rtx:
+            return self._target
+        here = f"SM{gpu.compute_capability}"
+        return here if here in found.targets() else "CURRENT"
 
     def _gpu(self) -> Gpu | None:
         """Return the GPU that is built for; None where a target was named."""

@@ -26,7 +26,8 @@ class Order:
 
     Attributes:
         model: ONNX whose types are the precision: the network is strongly typed.
-        target: Compute capability that is built for, such as ``SM89``; None for the GPU here.
+        target: Compute capability that TensorRT for RTX builds for, such as ``SM89``, or
+            ``CURRENT``; None for the data-centre flavour, which builds for the GPU here.
         workshop: Who hears how far it is; None for nobody.
     """
 
