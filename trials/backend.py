@@ -374,6 +374,8 @@ class Backend(Protocol):
         """Load a built engine, set up as the deployment's serving options say.
 
         Raises:
+            UnsupportedError: A serving option that means nothing to this engine, or hardware that
+                it cannot run on as it was built.
             MemoryLimitError: It does not fit.
             FaultError: The runtime broke or the file is not one of its engines.
         """

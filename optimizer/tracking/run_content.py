@@ -174,7 +174,9 @@ def _metrics(outcome: Completed, objectives: tuple[str, ...]) -> tuple[tuple[str
     measured = (pair for name in order for pair in _ends(name, metrics[name]))
     costs = ((f"cost.{name}", float(value)) for name, value in asdict(outcome.costs).items())
     watched = () if outcome.sentinel is None else tuple(_watched(outcome.sentinel))
-    return _finite((*measured, *costs, *watched))
+    power_w = None if outcome.gpu is None else outcome.gpu.power_w
+    power = () if power_w is None else (("gpu_power_w", power_w),)
+    return _finite((*measured, *costs, *watched, *power))
 
 
 def _watched(sighting: Sighting) -> Iterator[tuple[str, float]]:

@@ -107,6 +107,9 @@ def test_mlflow_is_told_energy_and_its_limits(record: TrialRecord) -> None:
     assert metrics[ENERGY] == energy.value
     assert metrics[f"{ENERGY}.low"] == energy.low
     assert next(iter(metrics)) == ENERGY
+    gpu = outcome_of(record).gpu
+    assert gpu is not None
+    assert metrics["gpu_power_w"] == gpu.power_w
 
 
 def test_report_shows_energy(place: Place, tmp_path: Path) -> None:

@@ -10,14 +10,18 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from ort_gpu_fake import OrtOnGpu, ort_on_gpu, plugin_named
+from real_spaces import bench_in, point, write_space
 
 from search_spaces.deployment import Deployment, Precision, Scalar
 from trials.backend import EngineSpec, Option, RunsOnGpu
 from trials.backends.ort import OrtBackend
 from trials.backends.ort_providers import Provider, Providers, refuse_fallback
+from trials.bench import Bench
 from trials.capabilities import batch_in_engine, engine_spec
 from trials.errors import FaultError, UnsupportedError
 from trials.machine.nvml import Card, why_no_energy
+from trials.outcome import Completed, Infeasible
+from trials.run import run_trial
 
 Images = Callable[[int], NDArray[np.float32]]
 
@@ -379,3 +383,45 @@ def test_provider_of_a_real_gpu_answers_as_the_cpu_does(
     cpu = backend.load(built(backend, residual_model, deployed()), deployed())
     np.testing.assert_allclose(found, cpu.infer(batch)["logits"], atol=1e-2)
     assert replace(deployment, options=()) == deployed()
+
+
+def bench_on_gpu(folder: Path, library: OrtOnGpu) -> Bench:
+    plain = bench_in(folder, write_space(folder))
+    return Bench(plain.space, plain.store, backend=ort_on_gpu(library), dataset=plain.dataset)
+
+
+def on_cuda(transfers: str) -> Deployment:
+    return replace(point(), options=(("provider", "cuda"), ("transfers", transfers)))
+
+
+@pytest.mark.parametrize("transfers", ["include", "exclude"])
+def test_trial_on_a_gpu_tells_all_but_memory(tmp_path: Path, transfers: str) -> None:
+    bench = bench_on_gpu(tmp_path, OrtOnGpu())
+
+    outcome = run_trial(on_cuda(transfers), bench, on_phase=lambda _: None)
+
+    assert isinstance(outcome, Completed), outcome
+    assert outcome.peak_memory_bytes is None
+    assert "peak_memory_mb" not in outcome.metrics()
+    assert outcome.quality is not None
+    assert outcome.speed.requests > 0
+    assert dict(outcome.environment.facts)["provider.gpu"] == "NVIDIA H100"
+
+
+def test_trial_that_would_fall_back_is_infeasible_and_says_why(tmp_path: Path) -> None:
+    bench = bench_on_gpu(tmp_path, OrtOnGpu(strays=["Relu", "Gemm", "MatMul", "FusedGemm"]))
+
+    outcome = run_trial(on_cuda("include"), bench, on_phase=lambda _: None)
+
+    assert isinstance(outcome, Infeasible)
+    assert outcome.kind == "unsupported"
+    assert "CUDAExecutionProvider leaves" in outcome.reason
+
+
+def test_engines_of_two_providers_do_not_share_an_entry_of_the_store(tmp_path: Path) -> None:
+    bench = bench_on_gpu(tmp_path, OrtOnGpu())
+
+    first, second = bench.prepare(point()), bench.prepare(on_cuda("include"))
+
+    assert first.engine.key != second.engine.key
+    assert bench_in(tmp_path, bench.space).prepare(point()).engine.key == first.engine.key

@@ -168,9 +168,10 @@ class OrtBackend:
         return layers_of(given, optimized)
 
     def load(self, plan: Path, deployment: Deployment) -> OrtEngine:
-        """Load a saved graph as it is.
+        """Load a plan as it is.
 
         Raises:
+            UnsupportedError: An option that means nothing here, or a provider that fell back.
             MemoryLimitError: It does not fit.
             FaultError: ONNX Runtime broke, or the file is not a saved graph.
         """
