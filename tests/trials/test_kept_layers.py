@@ -219,3 +219,19 @@ def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None
 
     with pytest.raises(UnsupportedError, match=r"tiny\.onnx: in fp16 its answers to 32 samples"):
         bench.prepare(point(precision=Precision.FP16))
+
+
+@pytest.mark.parametrize("precision", [*LOWERED, Precision.INT4])
+@pytest.mark.parametrize("kept", [0, 2])
+def test_attention_is_lowered_in_every_precision(
+    attention_model: Path, precision: Precision, kept: int
+) -> None:
+    random = np.random.default_rng(1)
+    asked = [{"tokens": random.standard_normal((32, 8, 32)).astype(np.float32)}]
+    opened = OpenedLowering(attention_model, precision, calibration=asked)
+
+    model = opened.keeping([layer.name for layer in opened.layers[:kept]])
+
+    onnx.checker.check_model(model, full_check=True)
+    old = Rehearsal(onnx.load(attention_model)).answers(asked)
+    assert signal_to_noise_db(Rehearsal(model).answers(asked), old) > 12
