@@ -11,6 +11,7 @@ from optimizer.cli.options import (
     WorkspaceOption,
     results_console,
 )
+from search_spaces.deployment import KEEP_LAYERS, kept_layers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -96,6 +97,8 @@ def _table(built: "tuple[Built, ...]") -> "Table":
 def _name(job: "Job") -> str:
     words = [job.deployment.variant, job.deployment.precision.value]
     words += [] if job.batch_size is None else [f"b{job.batch_size}"]
+    kept = kept_layers(job.deployment)
+    words += [f"{KEEP_LAYERS}={kept}"] if kept else []
     return " ".join(words if job.target is None else [*words, job.target])
 
 

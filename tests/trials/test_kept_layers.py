@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from real_spaces import bench_in, point, write_model, write_space
 
 from search_spaces.deployment import Deployment, Precision
+from search_spaces.rules import rule_from_text
 from trials.bench import Bench
 from trials.capabilities import engines_of
 from trials.errors import UnsupportedError
@@ -191,8 +192,15 @@ def test_ranking_is_found_by_whoever_asks_next(bench: Bench, tmp_path: Path) -> 
 def test_keeping_all_layers_is_no_deployment_of_its_own(bench: Bench, count: int) -> None:
     with pytest.raises(
         UnsupportedError, match=f"lowers 2 layers of 'net', and keep_layers={count} would leave"
-    ):
+    ) as caught:
         bench.prepare(keeping(count))
+
+    rule = rule_from_text(
+        str(caught.value).rpartition(": ")[2], axes=["variant", "precision", "keep_layers"]
+    )
+    tried = {"variant": "net", "precision": "int8"}
+    assert not rule.allows(tried | {"keep_layers": count})
+    assert rule.allows(tried | {"keep_layers": 1})
 
 
 def test_kept_layers_have_engines_of_their_own(bench: Bench) -> None:
