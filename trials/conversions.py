@@ -65,6 +65,7 @@ class Conversions:
         self._metric_code = metric_code
         self._source = source
         self._lowering: tuple[tuple[str, Precision], OpenedLowering] | None = None
+        self._layers: dict[tuple[str, Precision], tuple[Product, ...]] = {}
         self._fp32: tuple[tuple[str, str], Asked] | None = None
 
     def converted(self, model: Model, precision: Precision, *, keep_layers: int = 0) -> Obtained:
@@ -98,7 +99,10 @@ class Conversions:
         Raises:
             UnsupportedError: The precision cannot be made of the model.
         """
-        return self._opened(model, precision).layers
+        asked = (model.digest, precision)
+        if asked not in self._layers:
+            self._layers[asked] = self._opened(model, precision).layers
+        return self._layers[asked]
 
     def effect(
         self, model: Model, precision: Precision, layer: str, split: SplitName
@@ -144,7 +148,9 @@ class Conversions:
             lowered = f"{len(layers)} layers" if len(layers) > 1 else "one layer"
             raise UnsupportedError(
                 f"{precision} lowers {lowered} of '{model.name}', and keep_layers={count} would "
-                "leave none of them lowered, which is fp32"
+                "leave none of them lowered, which is fp32; a rule of the space leaves it out: "
+                f"precision != '{precision}' or variant != '{model.name}' or keep_layers < "
+                f"{len(layers)}"
             )
         effects = [self.effect(model, precision, one.name, "calibration") for one in layers]
         return sorted(one.layer for one in ranked(effects)[:count])

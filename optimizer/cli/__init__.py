@@ -43,7 +43,7 @@ app = typer.Typer(
 )
 app.command()(searching.search)
 app.command()(building.build)
-app.command()(sensitivity.precision_report)
+app.command("precision-report")(sensitivity.precision_report)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(effects.effect)

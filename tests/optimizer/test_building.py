@@ -100,8 +100,8 @@ def test_target_that_can_build_nothing_costs_the_others_nothing(two_nets: Search
 def test_precision_that_no_target_has_is_refused(two_nets: SearchSpace) -> None:
     pytest.importorskip("tensorrt_rtx", reason="knows what its targets lack")
 
-    with pytest.raises(SpaceError, match="does not build fp8"):
-        jobs_of(with_precision(two_nets, "fp8"), ["SM75", "SM86"])
+    with pytest.raises(SpaceError, match="does not build int8-dynamic"):
+        jobs_of(with_precision(two_nets, "int8-dynamic"), ["SM75", "SM89"])
 
 
 def with_option(space: SearchSpace, name: str, *values: Scalar) -> SearchSpace:

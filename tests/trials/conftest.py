@@ -104,3 +104,35 @@ def _residual(write_model: WriteModel, batch: int | str) -> Path:
         outputs={"logits": (batch, 5)},
         weights=weights,
     )
+
+
+@pytest.fixture
+def attention_model(write_model: WriteModel) -> Path:
+    """One head of attention over 8 tokens, normalized, and a classifier; batch is free."""
+    random = np.random.default_rng(0)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return np.asarray(random.standard_normal(shape) / np.sqrt(shape[0]), np.float32)
+
+    weights = {name: normal(32, 32) for name in ("to_q", "to_k", "to_v", "to_out")}
+    weights |= {"head": normal(32, 4), "gain": np.ones(32, np.float32)}
+    shape = {"root": np.array(32**0.5, np.float32), "over": np.array([1])}
+    nodes = [
+        helper.make_node("LayerNormalization", ["tokens", "gain"], ["n"]),
+        *(helper.make_node("MatMul", ["n", f"to_{each}"], [each]) for each in "qkv"),
+        helper.make_node("Transpose", ["k"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "turned"], ["raw"]),
+        helper.make_node("Div", ["raw", "root"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["shares"]),
+        helper.make_node("MatMul", ["shares", "v"], ["seen"]),
+        helper.make_node("MatMul", ["seen", "to_out"], ["told"]),
+        helper.make_node("Add", ["tokens", "told"], ["sum"]),
+        helper.make_node("ReduceMean", ["sum", "over"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "head"], ["logits"]),
+    ]
+    return write_model(
+        nodes,
+        inputs={"tokens": ("batch", 8, 32)},
+        outputs={"logits": ("batch", 4)},
+        weights=weights | shape,
+    )

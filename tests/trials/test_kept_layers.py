@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from real_spaces import bench_in, point, write_model, write_space
 
 from search_spaces.deployment import Deployment, Precision
+from search_spaces.rules import rule_from_text
 from trials.bench import Bench
 from trials.capabilities import engines_of
 from trials.errors import UnsupportedError
@@ -191,8 +192,15 @@ def test_ranking_is_found_by_whoever_asks_next(bench: Bench, tmp_path: Path) -> 
 def test_keeping_all_layers_is_no_deployment_of_its_own(bench: Bench, count: int) -> None:
     with pytest.raises(
         UnsupportedError, match=f"lowers 2 layers of 'net', and keep_layers={count} would leave"
-    ):
+    ) as caught:
         bench.prepare(keeping(count))
+
+    rule = rule_from_text(
+        str(caught.value).rpartition(": ")[2], axes=["variant", "precision", "keep_layers"]
+    )
+    tried = {"variant": "net", "precision": "int8"}
+    assert not rule.allows(tried | {"keep_layers": count})
+    assert rule.allows(tried | {"keep_layers": 1})
 
 
 def test_kept_layers_have_engines_of_their_own(bench: Bench) -> None:
@@ -219,3 +227,19 @@ def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None
 
     with pytest.raises(UnsupportedError, match=r"tiny\.onnx: in fp16 its answers to 32 samples"):
         bench.prepare(point(precision=Precision.FP16))
+
+
+@pytest.mark.parametrize("precision", [*LOWERED, Precision.INT4])
+@pytest.mark.parametrize("kept", [0, 2])
+def test_attention_is_lowered_in_every_precision(
+    attention_model: Path, precision: Precision, kept: int
+) -> None:
+    random = np.random.default_rng(1)
+    asked = [{"tokens": random.standard_normal((32, 8, 32)).astype(np.float32)}]
+    opened = OpenedLowering(attention_model, precision, calibration=asked)
+
+    model = opened.keeping([layer.name for layer in opened.layers[:kept]])
+
+    onnx.checker.check_model(model, full_check=True)
+    old = Rehearsal(onnx.load(attention_model)).answers(asked)
+    assert signal_to_noise_db(Rehearsal(model).answers(asked), old) > 12

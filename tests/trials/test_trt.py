@@ -176,6 +176,21 @@ def test_model_that_keeps_a_layer_in_fp32_builds(
     assert mixed.with_name("plan").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("kept", [0, 2])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8", "int4"])
+def test_attention_builds_in_every_precision(
+    backend: Backend, attention_model: Path, precision: str, kept: int
+) -> None:
+    calibration = [{"tokens": np.random.default_rng(1).random((8, 8, 32), np.float32)}]
+    opened = OpenedLowering(attention_model, Precision(precision), calibration=calibration)
+    lowered, plan = attention_model.with_name("low.onnx"), attention_model.with_name("plan")
+    onnx.save_model(opened.keeping([layer.name for layer in opened.layers[:kept]]), lowered)
+
+    backend.build(lowered, spec_for(backend, Precision(precision)), plan)
+
+    assert plan.stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("target", "missing"),
     [

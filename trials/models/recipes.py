@@ -73,6 +73,8 @@ def _fp16(model: Path, scratch: Path, _: Sequence[Tensors]) -> Lowering:
         )
         typed.topological_sort()  # the converter appends its casts, which the checker refuses
         lowered: ModelProto = typed.model
+        if kept:
+            del lowered.graph.value_info[:]  # it calls what kept nodes make fp16
         return lowered
 
     return Lowering(layers=products_of(named), keeping=keeping)
