@@ -25,6 +25,12 @@ def gpu_facts() -> Iterator[tuple[str, str]]:
         nvml.nvmlShutdown()
 
 
+def driver_version() -> str:
+    """Return the version of NVIDIA's driver; ``unknown`` where nobody tells."""
+    found = dict(gpu_facts())["gpu_driver"]
+    return "unknown" if found == "none" else found
+
+
 def _found(nvml: Any) -> Iterator[tuple[str, str]]:
     handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
     yield "gpu", ", ".join(nvml.nvmlDeviceGetName(handle) for handle in handles) or "none"
