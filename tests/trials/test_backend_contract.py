@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from trt_fakes import ComputedTensorRt
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
@@ -16,6 +17,7 @@ from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
 from trials.backends.catalog import backend_named
 from trials.backends.fake import fake_model_bytes
 from trials.capabilities import engine_spec
+from trials.devices.fake import FakeDevice
 from trials.errors import FaultError, TrialError, UnsupportedError
 
 BATCH = 4
@@ -38,16 +40,20 @@ class Case:
         )
 
 
-@pytest.fixture(params=["ort", "fake"])
+def made(name: str) -> Backend:
+    return ComputedTensorRt(FakeDevice()) if name == "tensorrt" else backend_named(name)
+
+
+@pytest.fixture(params=["ort", "fake", "tensorrt"])
 def case(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     residual_model: Path,
     images: Callable[[int], NDArray[np.float32]],
 ) -> Case:
-    backend = backend_named(request.param)
+    backend = made(request.param)
     deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=2)
-    if request.param == "ort":
+    if request.param != "fake":
         stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
         batches = tuple({"images": batch} for batch in stack)
         return Case(backend, residual_model, deployment, batches)
@@ -74,7 +80,7 @@ def engine(case: Case, plan: Path) -> Engine:
 
 def test_capabilities_and_environment_are_stable(case: Case) -> None:
     first = case.backend.capabilities(), case.backend.environment()
-    second = (again := backend_named(case.backend.name)).capabilities(), again.environment()
+    second = (again := made(case.backend.name)).capabilities(), again.environment()
 
     assert first == second
     assert case.backend.environment() == tuple(sorted(case.backend.environment()))

@@ -14,9 +14,11 @@ from onnx import TensorProto, helper
 from search_spaces.deployment import Deployment, Precision
 from trials.backend import Backend, EngineSpec
 from trials.backends.catalog import backend_named
+from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_build import build_failure
 from trials.backends.trt_library import Library, Said, library
-from trials.errors import MemoryLimitError, UnsupportedError
+from trials.devices.fake import FakeDevice
+from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.models.precision import convert
 
 pytestmark = pytest.mark.skipif(
@@ -135,9 +137,9 @@ def test_target_that_rtx_does_not_know_is_refused() -> None:
 def test_nothing_is_measured_without_a_gpu(tmp_path: Path) -> None:
     deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=1, concurrency=1)
 
-    with pytest.raises(UnsupportedError, match="measures none yet"):
+    with pytest.raises(UnsupportedError, match="no NVIDIA GPU: engines can be built"):
         backend_named("tensorrt").capabilities()
-    with pytest.raises(UnsupportedError, match="measures none yet"):
+    with pytest.raises(UnsupportedError, match="no NVIDIA GPU: engines can be built"):
         backend_named("tensorrt", target="SM89").load(tmp_path / "plan", deployment)
 
 
@@ -155,3 +157,30 @@ def test_library_names_its_targets_oldest_first() -> None:
 
     assert found.targets()[0] == "SM75"
     assert replace(found, is_rtx=False).targets() == ()
+
+
+def test_engine_is_built_for_the_gpu_of_this_machine_where_none_is_named() -> None:
+    backend = TensorRtBackend(find_device=FakeDevice)
+
+    facts = dict(backend.environment())
+
+    assert facts["compute_capability"] == "SM89"
+    assert facts["device"] == "computed device"
+    assert Precision.INT8 in backend.capabilities().precisions
+
+
+def test_plan_without_a_driver_is_refused_in_one_line(
+    backend: Backend, residual_model: Path, tmp_path: Path
+) -> None:
+    """The library refuses for want of a driver, and the plan is not said to be damaged."""
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("there is a driver")
+    backend.build(residual_model, spec_for(backend, Precision.FP32), tmp_path / "plan")
+    here = TensorRtBackend(find_device=FakeDevice)
+    point = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=1)
+
+    with pytest.raises(FaultError) as caught:
+        here.load(tmp_path / "plan", point)
+
+    assert len(str(caught.value).splitlines()) == 1
+    assert "needs a newer NVIDIA driver" in str(caught.value)

@@ -2,16 +2,23 @@
 
 The precision lives in the types of the ONNX file, and networks are strongly typed, which is the
 one way that all of them share. An engine serves one batch size. TensorRT for RTX also builds
-without a GPU, for a target that is named (``trifront build``).
+without a GPU, for a target that is named (``trifront build``). Engines are loaded and measured
+where there is a GPU, on the one that CUDA shows first.
 """
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Never
 
 from search_spaces.deployment import Deployment, Precision
 from trials.backend import Capabilities, EngineSpec, Tensors
 from trials.backends.trt_build import build_plan
+from trials.backends.trt_engine import SERVING_OPTIONS, TrtEngine, load_engine, needed_bytes
+from trials.backends.trt_layers import layers_from_inspector
 from trials.backends.trt_library import Library, foreign_errors, library
+from trials.backends.trt_runtime import plan_from_file
+from trials.devices.catalog import this_device
+from trials.devices.device import Device
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
 
@@ -21,15 +28,19 @@ _NO_PRODUCER = "trifront does not make models of this precision yet"
 
 
 class TensorRtBackend:
-    """TensorRT, for a named target."""
+    """TensorRT, for a named target or for the GPU of this machine."""
 
-    def __init__(self, target: str | None = None) -> None:
+    def __init__(
+        self, target: str | None = None, *, find_device: Callable[[], Device] = this_device
+    ) -> None:
         """Build for a device.
 
         Args:
             target: Compute capability such as ``SM89``; None for the GPU of this machine.
+            find_device: Gives that GPU.
         """
         self._target = target
+        self._find_device = find_device
 
     @property
     def name(self) -> str:
@@ -43,8 +54,8 @@ class TensorRtBackend:
             UnsupportedError: TensorRT is not installed, it does not build for the target, or a
                 target was not named and there is nothing to measure on.
         """
-        if self._target is None:  # nothing that could be installed changes that
-            raise UnsupportedError(_NO_GPU)
+        if self._target is None:  # first: no library that could be installed brings a GPU
+            self._device()
         found = library()
         target = self._target_of(found)
         refusals = [
@@ -64,17 +75,21 @@ class TensorRtBackend:
         else:
             precisions += [Precision.FP32, Precision.INT8]
         return Capabilities(
-            precisions=tuple(precisions), refusals=tuple(refusals), batch_in_engine=True
+            precisions=tuple(precisions),
+            refusals=tuple(refusals),
+            options=SERVING_OPTIONS,
+            batch_in_engine=True,
         )
 
     def environment(self) -> tuple[tuple[str, str], ...]:
-        """Return flavour, version, target and recipe."""
+        """Return flavour, version, recipe and target, or else the GPU with its driver."""
         found = library()
-        return (
-            ("compute_capability", self._target_of(found)),
-            ("recipe", _RECIPE),
-            (found.name, found.version),
-        )
+        facts = {"recipe": _RECIPE, found.name: found.version}
+        facts["compute_capability"] = self._target_of(found)
+        if self._target is None:
+            here = self._device().facts
+            facts |= {"device": here.name, "device_driver": here.driver}
+        return tuple(sorted(facts.items()))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Build a plan.
@@ -88,32 +103,52 @@ class TensorRtBackend:
         target = self._target_of(found)
         assert spec.batch_size is not None, "the batch size is in the engine"
         with foreign_errors(f"building {model.name} for {target}"):
-            return build_plan(found, model, plan, batch_size=spec.batch_size, target=target)
+            return build_plan(found, model, plan, batch_size=spec.batch_size, target=self._target)
 
     def inspect(self, model: Path, spec: EngineSpec, plan: Path) -> tuple[Layer, ...]:
-        """Say nothing: TensorRT tells the layers of a plan on the GPU that it was built for."""
-        del model, spec, plan
-        return ()
+        """Ask TensorRT, which tells the layers of a plan on the GPU that it was built for.
 
-    def load(self, plan: Path, deployment: Deployment) -> Never:
-        """Refuse: a plan runs on the GPU that it was built for.
+        Says nothing of a plan for a named target, whose GPU need not be here.
 
         Raises:
-            UnsupportedError: Always.
+            FaultError: The plan is not one of its engines.
         """
-        del plan, deployment
-        raise UnsupportedError(_NO_GPU)
+        del model, spec
+        if self._target is not None:
+            return ()
+        with self._device().current(), closing(plan_from_file(library(), plan)) as loaded:
+            return layers_from_inspector(loaded.layers_json())
+
+    def load(self, plan: Path, deployment: Deployment) -> TrtEngine:
+        """Load a plan onto the GPU of this machine.
+
+        Raises:
+            UnsupportedError: There is no GPU.
+            MemoryLimitError: It does not fit.
+            FaultError: The runtime broke, or the plan was built for another GPU or version.
+        """
+        return load_engine(library(), self._device(), plan, deployment)
 
     def peak_memory(
         self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
     ) -> int | None:
-        """Say nothing: it would have to be loaded."""
-        del plan, deployment, batch, deadline_s
-        return None
+        """Compute the memory of the GPU that serving needs; nothing is run.
+
+        Raises:
+            TrialError: As for :meth:`load`.
+        """
+        del batch, deadline_s
+        return needed_bytes(library(), self._device(), plan, deployment)
+
+    def _device(self) -> Device:
+        try:
+            return self._find_device()
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{_NO_GPU} ({error})") from error
 
     def _target_of(self, found: Library) -> str:
         if self._target is None:
-            raise UnsupportedError(_NO_GPU)
+            return self._device().facts.target
         known = found.targets()
         if self._target not in known:
             raise UnsupportedError(
@@ -124,6 +159,7 @@ class TensorRtBackend:
 
 
 _NO_GPU = (
-    "this version of trifront builds TensorRT engines for named targets and measures none yet; "
-    "`trifront build SPACE --targets SM89` builds those of a space, with 'trifront[tensorrt-rtx]'"
+    "no NVIDIA GPU: engines can be built, not measured; `trifront build SPACE --targets SM89` "
+    "builds those of a space, with 'trifront[tensorrt-rtx]'; to measure them, run on a machine "
+    "with a GPU and 'trifront[pycuda]' or PyTorch with CUDA"
 )
