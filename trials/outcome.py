@@ -15,6 +15,7 @@ from trials.measurement import (
     Costs,
     EngineRecord,
     Estimate,
+    OnDevice,
     Quality,
     Queueing,
     Quiet,
@@ -43,10 +44,11 @@ class Completed:
         peak_memory_bytes: What serving needs beyond the idle runtime, > 0; see
             :meth:`trials.backend.Backend.peak_memory`. None where the backend cannot tell.
         flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``level_shift``,
-            ``decided``, ``contended``.
+            ``decided``, ``contended``, ``enqueue_bound``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
         queueing: Where latency went under an open loop; None under a closed one.
         quiet: How quiet the machine was; None in a record of an earlier version.
+        on_device: How requests went to a device under a closed loop; None of any other.
         sentinel: How the sentinel last was before this trial; None where there was none yet.
     """
 
@@ -61,6 +63,7 @@ class Completed:
     blocks: tuple[Block, ...] = ()
     queueing: Queueing | None = None
     quiet: Quiet | None = None
+    on_device: OnDevice | None = None
     sentinel: Sighting | None = None
     state: Literal["completed"] = "completed"
 

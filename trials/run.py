@@ -158,6 +158,7 @@ def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Compl
         blocks=driven.blocks,
         queueing=driven.queueing,
         quiet=driven.quiet,
+        on_device=driven.on_device,
     )
     _refuse_unscored(completed, bench.space)
     return completed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from optimizer.front.front import Candidate, Front
 from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
-from trials.measurement import Estimate, Quality, Queueing, Quiet
+from trials.measurement import Estimate, OnDevice, Quality, Queueing, Quiet
 from trials.measuring.sentinel import Sighting, level_of
 from trials.outcome import Completed
 
@@ -100,6 +100,8 @@ def topics_of_trial(
         yield from _by_cohort(outcome.quality)
     if outcome.queueing is not None:
         yield "under its open load", list(_queueing(outcome.queueing))
+    if outcome.on_device is not None:
+        yield "on its device", list(_on_device(outcome.on_device))
     if outcome.quiet is not None and outcome.flags:
         yield "how quiet the machine was", list(_of_quiet(outcome.quiet, outcome.speed.blocks))
     if outcome.sentinel is not None:
@@ -168,6 +170,24 @@ def _queueing(found: Queueing) -> Iterator[tuple[str, str]]:
     yield "batch", f"mean {number(found.batch_mean)}{filling}"
     late = f"median {number(found.late_p50_s * 1e6)}, p99 {number(found.late_p99_s * 1e6)}"
     yield "lateness of the load generator [us]", late
+
+
+def _on_device(found: OnDevice) -> Iterator[tuple[str, str]]:
+    yield "transfers between host and GPU", found.transfers
+    yield "CUDA graph", "yes" if found.uses_graphs else "no"
+    for name, p50_s, p99_s in (
+        ("GPU time of a request, without transfers [ms]", found.gpu_p50_s, found.gpu_p99_s),
+        ("enqueuing it [ms]", found.enqueue_p50_s, found.enqueue_p99_s),
+        ("from sending to its end, its place in line included [ms]", *_wall(found)),
+    ):
+        yield name, f"median {number(p50_s * 1e3)}, p99 {number(p99_s * 1e3)}"
+    threads = f"{found.threads} thread{'s' if found.threads > 1 else ''}"
+    yield "driven by", f"{threads}, {found.enqueue_share:.0%} of the time busy enqueuing"
+    yield "requests in flight for each context", str(found.depth)
+
+
+def _wall(found: OnDevice) -> tuple[float, float]:
+    return found.wall_p50_s, found.wall_p99_s
 
 
 def _in_seconds(cost: str) -> str:

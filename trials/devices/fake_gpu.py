@@ -109,10 +109,13 @@ class FakeGpu:
             after_ns: When the work before it will be.
         """
         with self.lock:
+            ready_ns = max(after_ns, self.clock.now_ns())
             free = self._units[work.unit]
-            begin_ns = max(after_ns, self.clock.now_ns(), heapq.heappop(free))
-            end_ns = begin_ns + work.duration_ns
-            heapq.heappush(free, end_ns)
+            idle = [at for at in free if at <= ready_ns]
+            # the unit that idles for the shortest time, so that earlier work finds another one
+            unit = free.index(max(idle) if idle else min(free))
+            end_ns = max(ready_ns, free[unit]) + work.duration_ns
+            free[unit] = end_ns
             heapq.heappush(self._pending, (end_ns, next(self._numbers), work))
             return end_ns
 

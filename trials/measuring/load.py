@@ -18,23 +18,26 @@ Where an engine is too slow for ``min_blocks`` full blocks in that time, a block
 the time that is left, and as few as one request per worker: more blocks say more than fuller ones.
 The warm-up ends early likewise, so slow engines are warmed by the calls that there is time for.
 
-Real engines run under ``closed_loop``, which owns the clock. An engine that computes its blocks is
+Real engines run under ``closed_loop``, which owns the clock, or, on a device that works apart from
+the host, under ``device_loop``; where the host needs about as long to ask as the device to answer,
+that is flagged ``enqueue_bound``. An engine that computes its blocks is
 asked for them by the same steps on a clock of its own, which costs no real time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from search_spaces.space import MeasuringPlan
-from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, Queueing, Quiet, Speed
+from trials.backend import ComputesBlocks, Engine, QueuesRequests, Tensors
+from trials.measurement import Block, OnDevice, Queueing, Quiet, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.contention import Reading
+from trials.measuring.device_loop import ENQUEUE_BOUND, DeviceLoop, is_enqueue_bound
 from trials.measuring.statistics import summarize
 from trials.measuring.steadiness import has_level_shift, truncate_warmup
 from trials.measuring.stopping import Question, next_look, targets_met
@@ -65,9 +68,10 @@ class Driven:
         cold_call_s: The first call alone, seconds.
         warmup_s: From the end of the cold call to the begin of the first block that counts.
         flags: Words of caution: ``no_steady_state``, ``level_shift``, ``target_not_met``,
-            ``decided``, ``contended``.
+            ``decided``, ``contended``, ``enqueue_bound``.
         quiet: How quiet the machine was.
         queueing: Under an open loop alone.
+        on_device: How requests went to a device, under a closed loop of one.
     """
 
     blocks: tuple[Block, ...]
@@ -77,6 +81,7 @@ class Driven:
     flags: tuple[str, ...]
     quiet: Quiet
     queueing: Queueing | None = None
+    on_device: OnDevice | None = None
 
 
 def drive(
@@ -108,7 +113,14 @@ def drive(
     """
     with opened_loop(engine, batches, concurrency=concurrency, batch_size=batch_size) as loop:
         measuring = _Measuring(loop, plan, question=question, progress=progress, clocks=clocks)
-        return measuring.run()
+        driven = measuring.run()
+        if not isinstance(loop, DeviceLoop):
+            return driven
+        found = loop.described(driven.blocks)
+        flags = (*driven.flags, ENQUEUE_BOUND) if is_enqueue_bound(found) else driven.flags
+        # waiting for a device is CPU time too, so that of a request is not told
+        quiet = replace(driven.quiet, cpu_s_per_request=None)
+        return replace(driven, on_device=found, flags=flags, quiet=quiet)
 
 
 class Loop(Protocol):
@@ -144,6 +156,10 @@ def opened_loop(
     """
     if isinstance(engine, ComputesBlocks):
         yield _ComputedLoop(engine)
+        return
+    if isinstance(engine, QueuesRequests):
+        with DeviceLoop(engine, batches, contexts=concurrency, batch_size=batch_size) as on_device:
+            yield on_device
         return
     with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
         yield loop
