@@ -141,7 +141,11 @@ class ICudaEngine:
         self.logger = logger
         self.behaviour = behaviour
         self.model = onnx.load_model_from_string(body)
-        self.session = onnxruntime.InferenceSession(body, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            body, options, providers=["CPUExecutionProvider"]
+        )
         self._values = {
             value.name: value for value in (*self.model.graph.input, *self.model.graph.output)
         }

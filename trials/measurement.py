@@ -141,23 +141,18 @@ class Queueing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnDevice:
-    """How requests went to a device, and where their time went.
+class DeviceTiming:
+    """Who drove a device, and where the time of its requests went (``DeviceTimes``), in short.
 
     Attributes:
-        transfers: Whether copies between host and device are part of a request: ``include``,
-            ``exclude``.
-        uses_graphs: A request is one launch of a CUDA graph.
         depth: Requests in flight in each execution context: one that runs, others in line.
-        threads: Of the host, that drive the contexts.
-        enqueue_share: Share of its time that each thread was busy asking for requests, in [0, 1].
-        gpu_mean_s: For how long the device ran a request; likewise ``gpu_p50_s``, ``gpu_p99_s``.
-        enqueue_p50_s: For how long the host was busy asking for it; likewise ``enqueue_p99_s``.
-        wall_p50_s: From the begin of asking until its end was seen; likewise ``wall_p99_s``.
+        threads: Of the host, that drove the contexts.
+        enqueue_share: Share of its time that each thread was busy asking for requests, >= 0.
+        gpu_mean_s: Mean of the device's own times; likewise ``gpu_p50_s``, ``gpu_p99_s``.
+        enqueue_p50_s: Median of the times to ask; likewise ``enqueue_p99_s``.
+        wall_p50_s: Median of the times from asking to the end; likewise ``wall_p99_s``.
     """
 
-    transfers: str
-    uses_graphs: bool
     depth: int
     threads: int
     enqueue_share: float
@@ -168,6 +163,22 @@ class OnDevice:
     enqueue_p99_s: float
     wall_p50_s: float
     wall_p99_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDevice:
+    """How requests went to a device.
+
+    Attributes:
+        transfers: Whether copies between host and device are part of a request: ``include``,
+            ``exclude``.
+        uses_graphs: A request is one launch of a CUDA graph.
+        timing: Under a closed loop alone.
+    """
+
+    transfers: str
+    uses_graphs: bool
+    timing: DeviceTiming | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,7 @@ class Completed:
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
         queueing: Where latency went under an open loop; None under a closed one.
         quiet: How quiet the machine was; None in a record of an earlier version.
-        on_device: How requests went to a device under a closed loop; None of any other.
+        on_device: How requests went to a device; None where there is none.
         sentinel: How the sentinel last was before this trial; None where there was none yet.
     """
 

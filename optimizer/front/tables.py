@@ -175,19 +175,18 @@ def _queueing(found: Queueing) -> Iterator[tuple[str, str]]:
 def _on_device(found: OnDevice) -> Iterator[tuple[str, str]]:
     yield "transfers between host and GPU", found.transfers
     yield "CUDA graph", "yes" if found.uses_graphs else "no"
+    timing = found.timing
+    if timing is None:
+        return
     for name, p50_s, p99_s in (
-        ("GPU time of a request, without transfers [ms]", found.gpu_p50_s, found.gpu_p99_s),
-        ("enqueuing it [ms]", found.enqueue_p50_s, found.enqueue_p99_s),
-        ("from sending to its end, its place in line included [ms]", *_wall(found)),
+        ("GPU time without transfers [ms]", timing.gpu_p50_s, timing.gpu_p99_s),
+        ("enqueuing a request [ms]", timing.enqueue_p50_s, timing.enqueue_p99_s),
+        ("it and its place in line [ms]", timing.wall_p50_s, timing.wall_p99_s),
     ):
         yield name, f"median {number(p50_s * 1e3)}, p99 {number(p99_s * 1e3)}"
-    threads = f"{found.threads} thread{'s' if found.threads > 1 else ''}"
-    yield "driven by", f"{threads}, {found.enqueue_share:.0%} of the time busy enqueuing"
-    yield "requests in flight for each context", str(found.depth)
-
-
-def _wall(found: OnDevice) -> tuple[float, float]:
-    return found.wall_p50_s, found.wall_p99_s
+    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
+    yield "driven by", f"{threads}, busy enqueuing for {timing.enqueue_share:.0%} of the time"
+    yield "requests in flight for each context", str(timing.depth)
 
 
 def _in_seconds(cost: str) -> str:

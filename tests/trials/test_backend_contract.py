@@ -29,6 +29,10 @@ class Case:
     model: Path
     deployment: Deployment
     batches: tuple[Tensors, ...]
+    kind: str
+
+    def again(self) -> Backend:
+        return made(self.kind)
 
     def spec(self) -> EngineSpec:
         return engine_spec(
@@ -40,11 +44,16 @@ class Case:
         )
 
 
+GPU = "tensorrt on a GPU"
+
+
 def made(name: str) -> Backend:
-    return ComputedTensorRt(FakeDevice()) if name == "tensorrt" else backend_named(name)
+    if name == "tensorrt":
+        return ComputedTensorRt(FakeDevice())
+    return backend_named("tensorrt" if name == GPU else name)
 
 
-@pytest.fixture(params=["ort", "fake", "tensorrt"])
+@pytest.fixture(params=["ort", "fake", "tensorrt", pytest.param(GPU, marks=pytest.mark.gpu)])
 def case(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -52,17 +61,23 @@ def case(
     images: Callable[[int], NDArray[np.float32]],
 ) -> Case:
     backend = made(request.param)
+    if request.param == GPU:
+        try:
+            backend.capabilities()
+        except UnsupportedError as error:
+            pytest.skip(str(error).partition(":")[0])
     deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=2)
     if request.param != "fake":
         stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
         batches = tuple({"images": batch} for batch in stack)
-        return Case(backend, residual_model, deployment, batches)
+        return Case(backend, residual_model, deployment, batches, request.param)
     model = tmp_path / "fake.json"
     source = FakeSource(name="v", work_ms=0.1, accuracy=0.9, size_mb=10)
     model.write_bytes(fake_model_bytes(source))
     rows = np.stack([np.arange(3 * BATCH), np.arange(3 * BATCH) % 10], axis=1)
     split = rows.astype(np.float32).reshape(3, BATCH, 2)
-    return Case(backend, model, deployment, tuple({"samples": batch} for batch in split))
+    batches = tuple({"samples": batch} for batch in split)
+    return Case(backend, model, deployment, batches, request.param)
 
 
 @pytest.fixture
@@ -80,7 +95,7 @@ def engine(case: Case, plan: Path) -> Engine:
 
 def test_capabilities_and_environment_are_stable(case: Case) -> None:
     first = case.backend.capabilities(), case.backend.environment()
-    second = (again := made(case.backend.name)).capabilities(), again.environment()
+    second = (again := case.again()).capabilities(), again.environment()
 
     assert first == second
     assert case.backend.environment() == tuple(sorted(case.backend.environment()))

@@ -231,7 +231,7 @@ def test_one_thread_drives_all_contexts_while_it_keeps_up() -> None:
     with loop_over(engine, contexts=3) as loop:
         block = loop.block(quota(window_s=0.05))
         threads = loop.threads
-        found = loop.described([block])
+        found = loop.timing([block])
 
     assert len(threads) == found.threads == 1
     assert engine.entered == ["load-0"] * 3
@@ -244,7 +244,7 @@ def test_contexts_get_threads_of_their_own_where_one_is_busy_enqueuing() -> None
     with loop_over(engine, contexts=3) as loop:
         first = loop.block(quota(window_s=0.05))
         second = loop.block(quota(window_s=0.05))
-        found = loop.described([first, second])
+        found = loop.timing([first, second])
 
     assert found.threads == 3
     assert engine.entered[:3] == ["load-0"] * 3
@@ -258,8 +258,8 @@ def test_single_context_keeps_its_one_thread_however_busy() -> None:
     with loop_over(engine, contexts=1) as loop:
         block = loop.block(quota(window_s=0.02))
 
-    assert loop.described([block]).threads == 1
-    assert is_enqueue_bound(loop.described([block]))
+    assert loop.timing([block]).threads == 1
+    assert is_enqueue_bound(loop.timing([block]))
 
 
 @pytest.mark.parametrize("call_us", [5.0, 300.0], ids=["one thread", "a thread for each"])
@@ -294,14 +294,14 @@ def test_cap_ends_a_block_with_one_request_of_each_context() -> None:
 
 
 def test_drive_records_how_requests_went_to_the_device() -> None:
-    engine = engine_on(RealClock(), call_us=4.0, kernel_us=(300.0,), at_once=2, uses_graphs=False)
+    engine = engine_on(RealClock(), call_us=4.0, kernel_us=(300.0,), at_once=2)
     plan = MeasuringPlan(max_s=1.0, block_s=0.05, warmup_s=0.02, block_requests=50)
 
     driven = drive(engine, BATCHES, concurrency=2, batch_size=8, plan=plan)
 
-    found = driven.on_device
+    found = driven.timing
     assert found is not None
-    assert (found.transfers, found.uses_graphs, found.depth) == ("include", False, 2)
+    assert found.depth == 2
     assert found.gpu_p50_s == pytest.approx(300e-6, rel=0.2)
     assert 12e-6 <= found.enqueue_p50_s < 100e-6
     assert ENQUEUE_BOUND not in driven.flags

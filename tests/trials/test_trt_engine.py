@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from trt_fakes import ERROR, MAGIC, Behaviour, ILogger, fake_library, write_plan
 
-from search_spaces.deployment import Deployment, Precision
+from search_spaces.deployment import Deployment, OpenLoad, Precision
+from search_spaces.space import MeasuringPlan
 from trials.backend import QueuesRequests, Tensors
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.devices.fake import FakeDevice
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
+from trials.measuring.driving import drive_deployment
 
 BATCH = 4
 POINT = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=1)
@@ -321,3 +323,41 @@ def test_memory_is_the_weights_once_and_the_rest_for_each_context(
     tensors = BATCH * (3 * 8 * 8 + 5) * 4
     assert three - one == 2 * (1000 + tensors)
     assert one > 1000 + tensors
+
+
+PLAN = MeasuringPlan(max_s=1.0, block_s=0.05, warmup_s=0.02, block_requests=20)
+
+
+@pytest.mark.parametrize("transfers", ["include", "exclude"])
+def test_deployment_is_measured_with_contexts_and_its_times_are_told_apart(
+    device: FakeDevice, plan: Path, batches: tuple[Tensors, ...], transfers: str
+) -> None:
+    engine = loaded(device, plan, Behaviour(kernel_s=1e-3), transfers=transfers)
+    point = replace(POINT, concurrency=2)
+
+    driven = drive_deployment(engine, batches, deployment=point, plan=PLAN)
+    engine.close()
+
+    device.close()
+    assert driven.timing is not None
+    assert driven.timing.depth == 2
+    # the two contexts share one device, and wait for it in turns
+    assert driven.timing.gpu_p50_s >= 1e-3
+    rate = driven.speed.throughput_sps.value / BATCH
+    assert rate <= 1.1 / 1e-3
+    assert rate * driven.speed.latency_mean_s.value == pytest.approx(2, rel=0.2)
+    assert all(block.device is not None for block in driven.blocks)
+
+
+def test_deployment_answers_an_open_load_too(
+    device: FakeDevice, plan: Path, batches: tuple[Tensors, ...]
+) -> None:
+    engine = loaded(device, plan, Behaviour(kernel_s=2e-4))
+    point = replace(POINT, load=OpenLoad(rate_rps=200, max_queue_delay_us=0))
+
+    driven = drive_deployment(engine, batches, deployment=point, plan=PLAN)
+    engine.close()
+
+    device.close()
+    assert driven.queueing is not None
+    assert driven.timing is None

@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trials.backend import QueuesRequests, RequestQueue, Tensors
-from trials.measurement import Block, DeviceTimes, OnDevice
+from trials.measurement import Block, DeviceTimes, DeviceTiming
 from trials.measuring.closed_loop import Quota
 from trials.measuring.crew import Crew, collector_at_rest
 from trials.measuring.littles_law import check_littles_law, check_room, check_window
@@ -147,8 +147,8 @@ class DeviceLoop:
                 block = self._block(quota)
         return block
 
-    def described(self, blocks: Sequence[Block]) -> OnDevice:
-        """Say how requests went to the device in blocks of this loop.
+    def timing(self, blocks: Sequence[Block]) -> DeviceTiming:
+        """Say who drives, and where the time of requests went in blocks of this loop.
 
         Args:
             blocks: At least one.
@@ -158,9 +158,7 @@ class DeviceLoop:
         enqueue_s = np.concatenate([one.enqueue_s for one in times])
         wall_s = np.concatenate([one.wall_s for one in times])
         threads = len(self.threads)
-        return OnDevice(
-            transfers=self._engine.transfers,
-            uses_graphs=self._engine.uses_graphs,
+        return DeviceTiming(
             depth=self._contexts[0].depth,
             threads=threads,
             enqueue_share=_enqueue_share(blocks, threads=threads),
@@ -238,7 +236,7 @@ class DeviceLoop:
         return block
 
 
-def is_enqueue_bound(found: OnDevice) -> bool:
+def is_enqueue_bound(found: DeviceTiming) -> bool:
     """Tell whether asking for a request takes about as long as the device needs for it.
 
     The device may then wait for the host, and the speed is that of the host.

@@ -33,7 +33,7 @@ import numpy as np
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import ComputesBlocks, Engine, QueuesRequests, Tensors
-from trials.measurement import Block, OnDevice, Queueing, Quiet, Speed
+from trials.measurement import Block, DeviceTiming, Queueing, Quiet, Speed
 from trials.measuring import contention
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.contention import Reading
@@ -71,7 +71,7 @@ class Driven:
             ``decided``, ``contended``, ``enqueue_bound``.
         quiet: How quiet the machine was.
         queueing: Under an open loop alone.
-        on_device: How requests went to a device, under a closed loop of one.
+        timing: Who drove a device and where the time went, under a closed loop of one.
     """
 
     blocks: tuple[Block, ...]
@@ -81,7 +81,7 @@ class Driven:
     flags: tuple[str, ...]
     quiet: Quiet
     queueing: Queueing | None = None
-    on_device: OnDevice | None = None
+    timing: DeviceTiming | None = None
 
 
 def drive(
@@ -116,11 +116,11 @@ def drive(
         driven = measuring.run()
         if not isinstance(loop, DeviceLoop):
             return driven
-        found = loop.described(driven.blocks)
+        found = loop.timing(driven.blocks)
         flags = (*driven.flags, ENQUEUE_BOUND) if is_enqueue_bound(found) else driven.flags
         # waiting for a device is CPU time too, so that of a request is not told
         quiet = replace(driven.quiet, cpu_s_per_request=None)
-        return replace(driven, on_device=found, flags=flags, quiet=quiet)
+        return replace(driven, timing=found, flags=flags, quiet=quiet)
 
 
 class Loop(Protocol):
