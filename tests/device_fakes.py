@@ -110,9 +110,6 @@ class Context:
         *self._seats.stack, seat = self._seats.stack
         seat.__exit__(None, None, None)
 
-    def detach(self) -> None:
-        calls(self._device.close)
-
 
 class Device:
     """A device."""

@@ -18,12 +18,12 @@ from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 SIZE = 1024
 
 
-def made(kind: str) -> Device:
+def made(kind: str, computed: FakeDevice) -> Device:
     match kind:
         case "fake":
-            return FakeDevice(costs=Costs(copy_ns=200_000))
+            return computed
         case "cuda over a computed driver":
-            return CudaDevice(*driver_over(FakeDevice(costs=Costs(copy_ns=200_000))))
+            return CudaDevice(*driver_over(computed))
         case "cuda":
             return cuda_device()
         case _:
@@ -39,12 +39,14 @@ def made(kind: str) -> Device:
     ]
 )
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    computed = FakeDevice(costs=Costs(copy_ns=200_000))
     try:
-        found = made(request.param)
+        found = made(request.param, computed)
     except UnsupportedError as error:
         pytest.skip(str(error))
     with closing(found), found.current():
         yield found
+    computed.close()  # which tells of what a test, or an implementation, left open
 
 
 def test_facts_name_one_device(device: Device) -> None:

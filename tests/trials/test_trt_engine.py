@@ -352,8 +352,8 @@ def test_deployment_is_measured_with_contexts_and_its_times_are_told_apart(
 def test_deployment_answers_an_open_load_too(
     device: FakeDevice, plan: Path, batches: tuple[Tensors, ...]
 ) -> None:
-    engine = loaded(device, plan, Behaviour(kernel_s=2e-4))
-    point = replace(POINT, load=OpenLoad(rate_rps=200, max_queue_delay_us=0))
+    engine = loaded(device, plan, Behaviour(kernel_s=2e-3))
+    point = replace(POINT, load=OpenLoad(rate_rps=50, max_queue_delay_us=0))
 
     driven = drive_deployment(engine, batches, deployment=point, plan=PLAN)
     engine.close()

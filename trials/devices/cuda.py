@@ -200,12 +200,9 @@ class CudaDevice(_Owner):
         """Make an event that can tell times."""
         return CudaEvent(self._api, self._api.driver.Event())
 
-    @_mapped("letting go of the GPU")
     def close(self) -> None:
-        """Release the primary context, which others may hold on to."""
-        if self._context is not None:
-            self._context.detach()
-            self._context = None
+        """Let pycuda release the primary context, which it does with its object, as at exit."""
+        self._context = None
 
 
 class CudaMemory(_Owner):
