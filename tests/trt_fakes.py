@@ -68,6 +68,11 @@ class TensorIOMode(Enum):
     OUTPUT = 2
 
 
+class TensorLocation(Enum):
+    DEVICE = 0
+    HOST = 1
+
+
 @dataclass(kw_only=True)
 class Behaviour:
     """How the computed runtime behaves, for tests.
@@ -77,6 +82,7 @@ class Behaviour:
         enqueue_ns: How long the host is busy asking for one without a graph.
         breaks_capture: Work under capture goes nowhere, as on another device.
         context_bytes: What each context allocates.
+        host_tensors: Names of tensors that it reads on the host.
         enqueues: How often a context was asked.
     """
 
@@ -84,6 +90,7 @@ class Behaviour:
     enqueue_ns: int = 0
     breaks_capture: bool = False
     context_bytes: int = 1 << 16
+    host_tensors: tuple[str, ...] = ()
     enqueues: int = field(default=0)
 
 
@@ -94,6 +101,7 @@ def fake_library(device: FakeDevice, behaviour: Behaviour | None = None) -> Libr
         ILogger=ILogger,
         DataType=DataType,
         TensorIOMode=TensorIOMode,
+        TensorLocation=TensorLocation,
         LayerInformationFormat=SimpleNamespace(JSON="json"),
         EngineStat=SimpleNamespace(TOTAL_WEIGHTS_SIZE="weights"),
         Runtime=lambda logger: Runtime(device, logger, manners),
@@ -174,6 +182,10 @@ class ICudaEngine:
         if kind == onnx.TensorProto.BFLOAT16:
             return DataType.BF16
         return DataType(np.dtype(helper.tensor_dtype_to_np_dtype(kind)).name)
+
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        is_on_host = name in self.behaviour.host_tensors
+        return TensorLocation.HOST if is_on_host else TensorLocation.DEVICE
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         dims = self._values[name].type.tensor_type.shape.dim

@@ -310,6 +310,11 @@ def test_tensor_of_a_type_that_numpy_lacks_is_refused(device: FakeDevice, tmp_pa
         loaded(device, tmp_path / "plan")
 
 
+def test_plan_that_reads_shapes_on_the_host_is_refused(device: FakeDevice, plan: Path) -> None:
+    with pytest.raises(UnsupportedError, match="'images' holds shapes"):
+        loaded(device, plan, Behaviour(host_tensors=("images",)))
+
+
 def test_memory_is_the_weights_once_and_the_rest_for_each_context(
     device: FakeDevice, plan: Path
 ) -> None:

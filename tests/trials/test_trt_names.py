@@ -11,7 +11,8 @@ NAMES = {
     "Runtime": ("deserialize_cuda_engine",),
     "ICudaEngine": (
         *("create_engine_inspector", "create_execution_context", "device_memory_size_v2"),
-        *("get_engine_stat", "get_tensor_dtype", "get_tensor_mode", "get_tensor_name"),
+        *("get_engine_stat", "get_tensor_dtype", "get_tensor_location", "get_tensor_mode"),
+        *("get_tensor_name",),
         *("get_tensor_profile_shape", "get_tensor_shape", "num_io_tensors"),
     ),
     "IExecutionContext": (
@@ -50,6 +51,7 @@ def test_types_of_tensors_are_known_by_their_names(flavour: Any) -> None:
 
     assert set(TYPES) <= set(flavour.DataType.__members__)
     assert {"INPUT", "OUTPUT"} <= set(flavour.TensorIOMode.__members__)
+    assert {"DEVICE", "HOST"} <= set(flavour.TensorLocation.__members__)
     assert "JSON" in flavour.LayerInformationFormat.__members__
     assert "TOTAL_WEIGHTS_SIZE" in flavour.EngineStat.__members__
 

@@ -161,10 +161,9 @@ class TrtEngine:
 
     def close(self) -> None:
         """Give everything back, the GPU's memory first; lanes were left."""
-        with self._lock, self._device.current():
+        with self._lock, self._device.current(), closing(self._plan):
             if self._scoring is not None:
                 self._scoring.close()
-            self._plan.close()
 
 
 class _Scoring:

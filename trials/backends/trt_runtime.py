@@ -141,6 +141,11 @@ class Plan:
         return tuple(specs[name] for name in inputs), tuple(specs[name] for name in outputs)
 
     def _spec(self, name: str, shape: tuple[int | None, ...]) -> TensorSpec:
+        if self._engine.get_tensor_location(name) != self._library.module.TensorLocation.DEVICE:
+            raise UnsupportedError(
+                f"{name!r} holds shapes, which TensorRT reads on the host; export the model with "
+                "fixed dimensions besides the batch"
+            )
         kind = self._engine.get_tensor_dtype(name).name
         if kind not in TYPES:
             raise UnsupportedError(
