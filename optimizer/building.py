@@ -4,7 +4,7 @@ What is built is kept in the store by content: a search finds it, and building a
 interruption goes on where it was.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,17 +13,21 @@ from queue import SimpleQueue
 
 from optimizer.wiring import Place
 from optimizer.workspace import STORE_LIMIT_BYTES
-from search_spaces.deployment import Deployment
+from search_spaces.deployment import Deployment, Precision, Scalar
+from search_spaces.errors import SpaceError
 from search_spaces.space import SearchSpace
+from trials.backend import BuildsForOthers, Capabilities
 from trials.backends.catalog import backend_named
 from trials.capabilities import (
     batch_in_engine,
+    engine_options,
     engines_of,
+    largest_in_engine,
     narrowed,
     refusal_of,
     refuse_ignored,
 )
-from trials.errors import AbandonedError, FaultError, InfeasibleError
+from trials.errors import AbandonedError, FaultError, InfeasibleError, UnsupportedError
 from trials.isolation.worker import Worker
 
 
@@ -43,13 +47,17 @@ class Job:
     Attributes:
         deployment: One of those that it serves.
         target: The device; None for this machine.
-        batch_size: None where the engine serves any.
+        batch_size: None where the engine serves more than one.
+        largest_batch: The largest that it serves; None where it serves any.
+        engine_options: Backend options that change the engine, as the space has them.
         refusal: Why the target has no such engine; empty where it may be built.
     """
 
     deployment: Deployment
     target: str | None
     batch_size: int | None
+    largest_batch: int | None
+    engine_options: tuple[tuple[str, Scalar], ...] = ()
     refusal: str = ""
 
 
@@ -90,6 +98,10 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
             deployment=deployment,
             target=target,
             batch_size=batch_in_engine(deployment, capabilities),
+            largest_batch=largest_in_engine(
+                deployment, capabilities, largest=max(map(int, space.axis("batch_size").values))
+            ),
+            engine_options=engine_options(deployment, capabilities),
             refusal=refusal_of(deployment.precision, capabilities),
         )
         for target, capabilities in known.items()
@@ -101,6 +113,47 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
+def elsewhere(space: SearchSpace) -> tuple[str, ...]:
+    """Say what of a space can be built here for devices that this machine does not have.
+
+    Returns:
+        A line for each precision, and one for each axis that some of them ignore; none where the
+        backend builds for this machine alone.
+    """
+    backend = backend_named(space.backend)
+    if not isinstance(backend, BuildsForOthers):
+        return ()
+    try:
+        targets = backend.targets()
+    except UnsupportedError as error:
+        return (str(error),)
+    known = {
+        target: backend_named(space.backend, target=target).capabilities() for target in targets
+    }
+    if not known:
+        return ()
+    precisions = (Precision(str(value)) for value in space.axis("precision").values)
+    lines = [_built_for(precision, known) for precision in precisions]
+    for target, capabilities in known.items():
+        try:
+            refuse_ignored(narrowed(space, capabilities), capabilities)
+        except SpaceError as error:
+            lines.append(f"{target}: {error}")
+    return tuple(lines)
+
+
+def _built_for(precision: Precision, known: Mapping[str, Capabilities]) -> str:
+    refusals = {target: refusal_of(precision, one) for target, one in known.items()}
+    able = [target for target, reason in refusals.items() if not reason]
+    reasons = dict.fromkeys(reason for reason in refusals.values() if reason)
+    why = f": {'; '.join(reasons)}" if reasons else ""
+    if not able:
+        return f"{precision.value}: no target builds it{why}"
+    unable = [target for target, reason in refusals.items() if reason]
+    but = f", not for {', '.join(unable)}{why}" if unable else ""
+    return f"{precision.value}: can be built for {', '.join(able)}{but}"
+
+
 def build_all(
     space: SearchSpace,
     jobs: Sequence[Job],
@@ -108,6 +161,7 @@ def build_all(
     *,
     workers: int,
     on_built: Callable[[Built], None],
+    on_phase: Callable[[Job, str], None] = lambda _job, _name: None,
 ) -> tuple[Built, ...]:
     """Build engines in processes of their own; a crash or a hang costs one.
 
@@ -117,6 +171,7 @@ def build_all(
         place: Whose store keeps them.
         workers: Processes at once, >= 1.
         on_built: Told of each as it comes, from the calling thread.
+        on_phase: Told in words how far a job's build is, from the thread that waits for it.
 
     Returns:
         What came of each, in the order of the jobs.
@@ -127,17 +182,18 @@ def build_all(
     """
     place.check()
     pool = _Pool(space, place, targets={job.target for job in jobs}, workers=workers)
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="build") as threads:
-        pending = [threads.submit(pool.build, job) for job in jobs]
-        try:
-            for future in as_completed(pending):
-                on_built(future.result())
-        except BaseException:
-            pool.abandon()
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            pool.close()
+    try:
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="build") as threads:
+            pending = [threads.submit(pool.build, job, on_phase) for job in jobs]
+            try:
+                for future in as_completed(pending):
+                    on_built(future.result())
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                pool.abandon()  # what is being built stops and cleans up before the pool closes
+                raise
+    finally:
+        pool.close()
     return tuple(future.result() for future in pending)
 
 
@@ -158,7 +214,7 @@ class _Pool:
                 self._all.append(worker)
                 self._idle[target].put(worker)
 
-    def build(self, job: Job) -> Built:
+    def build(self, job: Job, on_phase: Callable[[Job, str], None]) -> Built:
         if job.refusal:
             return Built(
                 job=job,
@@ -167,7 +223,7 @@ class _Pool:
             )
         worker = self._idle[job.target].get()
         try:
-            return _built(worker, job)
+            return _built(worker, job, lambda name: on_phase(job, name))
         finally:
             self._idle[job.target].put(worker)
 
@@ -184,9 +240,9 @@ def _worker(space: SearchSpace, store: Path, target: str | None) -> Worker:
     return Worker(space, store_root=store, store_limit_bytes=STORE_LIMIT_BYTES, target=target)
 
 
-def _built(worker: Worker, job: Job) -> Built:
+def _built(worker: Worker, job: Job, on_phase: Callable[[str], None]) -> Built:
     try:
-        prepared = worker.prepare(job.deployment)
+        prepared = worker.prepare(job.deployment, on_phase=on_phase)
     except InfeasibleError as error:
         return Built(job=job, standing=Standing.CANNOT, reason=str(error))
     except AbandonedError:

@@ -19,6 +19,7 @@ from optimizer.study.storage import existing_storage, public_url
 from optimizer.tracking.destination import check_uri
 from optimizer.wiring import Place
 from trials.backends.catalog import BACKENDS, backend_named
+from trials.backends.trt_advice import advice
 from trials.errors import TrialError
 from trials.machine.environment import environment
 
@@ -110,6 +111,14 @@ def _backends() -> Iterator[Finding]:
             continue
         words = ", ".join(precision.value for precision in precisions)
         yield Finding(topic="backends", name=name, grade=Grade.OK, detail=words)
+    found = advice()
+    yield Finding(
+        topic="backends",
+        name="TensorRT library",
+        grade=Grade.OK if found.is_there else Grade.ABSENT,
+        detail=found.detail,
+        mend=found.mend,
+    )
 
 
 def _machine() -> Iterator[Finding]:

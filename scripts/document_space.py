@@ -22,7 +22,9 @@ from search_spaces.errors import SpaceError
 from search_spaces.field_types import FORMAT_VERSION
 from search_spaces.files import json_schema, space_from_yaml
 from search_spaces.metrics import METRICS
+from trials.backend import Option
 from trials.backends.catalog import backend_named
+from trials.backends.trt_options import options_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "formats" / "space.md"
 
@@ -223,14 +225,21 @@ def _options() -> str:
         "| backend | option | default | values | what it does |",
         "|---|---|---|---|---|",
     ]
+    for name, option in _options_of_backends():
+        values = _words(list(option.choices)) or f"an integer ≥ {option.least}"
+        default = json.dumps(option.default)
+        lines.append(f"| {name} | `{option.name}` | `{default}` | {values} | {option.help} |")
+    return "\n".join([*lines, ""])
+
+
+def _options_of_backends() -> Iterator[tuple[str, Option]]:
     for name in _BACKENDS:
         for option in backend_named(name).capabilities().options:
-            values = _words(list(option.choices or ())) or "any of the default's kind"
-            default = json.dumps(option.default)
-            lines.append(
-                f"| `{name}` | `{option.name}` | `{default}` | {values} | {option.help} |"
-            )
-    return "\n".join([*lines, ""])
+            yield f"`{name}`", option
+    rtx, data_centre = options_of(is_rtx=True), options_of(is_rtx=False)
+    for option in dict.fromkeys((*rtx, *data_centre)):
+        only = "" if option in data_centre else " for RTX alone"
+        yield f"`tensorrt`{only if option in rtx else ' in the data centre alone'}", option
 
 
 def _metrics() -> str:

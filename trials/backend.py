@@ -44,7 +44,8 @@ class Option:
 
     Attributes:
         default: Value where the space names no such axis.
-        choices: The values that it takes; empty for any integer >= 1.
+        choices: The values that it takes; empty for any integer >= ``least``.
+        least: Of the integers that it takes, where there are no choices.
         help: One line for people.
     """
 
@@ -52,6 +53,7 @@ class Option:
     scope: Scope
     default: Scalar
     choices: tuple[Scalar, ...] = ()
+    least: int = 1
     help: str
 
 
@@ -63,7 +65,10 @@ class Capabilities:
         precisions: Precisions that it builds.
         refusals: (precision, reason) for known ones that it does not.
         options: Options that change something.
+        inert: (option, reason) for known ones that change nothing on this machine.
         batch_in_engine: An engine serves one batch size only.
+        dynamic_batch: (option, value) at which an engine, all the same, serves every batch up to
+            the largest of the space, which is then part of its identity.
         batch_bound: Precisions whose answers depend on which samples share a batch, so that the
             batch size is part of the engine's identity.
     """
@@ -71,7 +76,9 @@ class Capabilities:
     precisions: tuple[Precision, ...]
     refusals: tuple[tuple[Precision, str], ...] = ()
     options: tuple[Option, ...] = ()
+    inert: tuple[tuple[str, str], ...] = ()
     batch_in_engine: bool = False
+    dynamic_batch: tuple[str, Scalar] | None = None
     batch_bound: tuple[Precision, ...] = ()
 
 
@@ -83,8 +90,10 @@ class EngineSpec:
         backend: Name of the backend.
         model_digest: SHA-256 of the converted ONNX content (variant, precision and calibration).
         precision: Kept beside the digest because a backend may need to know it.
-        batch_size: None where the engine serves any batch size.
-        options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in.
+        batch_size: None where the engine serves any batch size, or all up to a largest one.
+        options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in;
+            among them ``min_batch_size``, ``opt_batch_size`` and ``max_batch_size`` where it
+            serves all batch sizes up to a largest one and is made for that.
         environment: Library versions and device facts that change the engine, sorted by name.
     """
 
@@ -94,6 +103,28 @@ class EngineSpec:
     batch_size: int | None
     options: tuple[tuple[str, Scalar], ...]
     environment: tuple[tuple[str, str], ...]
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The largest batch that the engine serves; None where any will do."""
+        largest = dict(self.options).get("max_batch_size", self.batch_size)
+        return None if largest is None else int(largest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What a build that may take long is given besides its files.
+
+    Attributes:
+        tell: Hears what is done just now and what share of all is behind, from 0 to 1. Called
+            from one thread at a time, whichever it is. What it raises ends the build, which cleans
+            up and raises it again.
+        shelf: Folder for what makes later builds faster; need not exist, may be gone at any time.
+            An engine must be as good without it.
+    """
+
+    tell: Callable[[str, float], None]
+    shelf: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +294,35 @@ class RewritesModels(Protocol):
 
         Raises:
             TrialError: As for ``build``.
+        """
+        ...
+
+
+@runtime_checkable
+class BuildsForOthers(Protocol):
+    """A backend that builds for devices which this machine does not have."""
+
+    def targets(self) -> tuple[str, ...]:
+        """Name them as ``trifront build --targets`` takes them, oldest first; may be none.
+
+        Raises:
+            UnsupportedError: The library is not installed.
+        """
+        ...
+
+
+@runtime_checkable
+class BuildsAtLength(Protocol):
+    """A backend whose builds take long enough to be watched and broken off."""
+
+    def build_at_length(
+        self, model: Path, spec: EngineSpec, plan: Path, workshop: Workshop
+    ) -> BuildLog:
+        """Do what ``build`` does, telling how far it is.
+
+        Raises:
+            TrialError: As for ``build``.
+            BaseException: What the workshop's ``tell`` raised.
         """
         ...
 

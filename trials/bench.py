@@ -5,7 +5,7 @@ input is refused before the first trial. A bench belongs to one process and one 
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace, Task, TaskKind
-from trials.backend import Backend, EngineSpec, Tensors
+from trials.backend import Backend, BuildsAtLength, EngineSpec, Tensors, Workshop
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
 from trials.data.dataset import Dataset, Split, dataset_from_task, synthetic_dataset
@@ -30,6 +30,13 @@ from trials.store.entries import Entry
 from trials.store.store import Obtained, Store
 
 _CALIBRATION_BATCH = 32
+
+OnProgress = Callable[[str, float], None]
+
+
+def ignore_progress(name: str, share: float) -> None:
+    """Listen to nobody."""
+    del name, share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +112,16 @@ class Bench:
             environment=self._environment,
         )
 
-    def prepare(self, deployment: Deployment) -> Prepared:
+    def prepare(
+        self, deployment: Deployment, *, on_progress: OnProgress = ignore_progress
+    ) -> Prepared:
         """Convert the variant and build the engine, or find both in the store.
 
         An engine that was refused before is refused again at once, for the same reason.
+
+        Args:
+            deployment: Whose engine it is.
+            on_progress: Told how far the build is, as a ``Workshop`` is.
 
         Raises:
             InfeasibleError: The engine cannot be built.
@@ -124,8 +137,9 @@ class Bench:
             model_digest=model.entry.sha256,
             capabilities=self._capabilities,
             environment=self._environment,
+            largest_batch=max(map(int, self.space.axis("batch_size").values)),
         )
-        engine = self._built(spec, model.entry.path)
+        engine = self._built(spec, model.entry.path, on_progress)
         return Prepared(
             spec=spec,
             variant_digest=source.digest,
@@ -189,13 +203,17 @@ class Bench:
             for chosen in indices
         ]
 
-    def _built(self, spec: EngineSpec, model: Path) -> Obtained:
+    def _built(self, spec: EngineSpec, model: Path, on_progress: OnProgress) -> Obtained:
         if spec in self._refusals:
             raise self._refusals[spec]
         logs: list[BuildLog] = []
 
         def make(plan: Path) -> None:
-            logs.append(self.backend.build(model, spec, plan))
+            if isinstance(self.backend, BuildsAtLength):
+                shop = Workshop(tell=on_progress, shelf=self.store.shelf(self.backend.name))
+                logs.append(self.backend.build_at_length(model, spec, plan, shop))
+            else:
+                logs.append(self.backend.build(model, spec, plan))
 
         try:
             built = self.store.obtain("engine", asdict(spec), make)

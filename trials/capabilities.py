@@ -54,6 +54,7 @@ def engine_spec(
     model_digest: str,
     capabilities: Capabilities,
     environment: tuple[tuple[str, str], ...],
+    largest_batch: int | None = None,
 ) -> EngineSpec:
     """Reduce a deployment to what changes its engine, with defaults filled in.
 
@@ -63,19 +64,26 @@ def engine_spec(
         model_digest: SHA-256 of the converted ONNX content.
         capabilities: Those of the backend.
         environment: The backend's.
+        largest_batch: The largest of the space; None for the deployment's own.
     """
     chosen = dict(deployment.options)
-    options = tuple(
-        (option.name, chosen.get(option.name, option.default))
-        for option in sorted(capabilities.options, key=lambda option: option.name)
-        if option.scope is Scope.ENGINE
+    most = largest_in_engine(
+        deployment, capabilities, largest=largest_batch or deployment.batch_size
     )
+    options = {
+        option.name: chosen.get(option.name, option.default)
+        for option in capabilities.options
+        if option.scope is Scope.ENGINE
+    }
+    if _is_dynamic(deployment, capabilities) and most is not None:
+        # from 1 on: what is scored or arrives by chance leaves batches that are not full
+        options |= {"min_batch_size": 1, "opt_batch_size": most, "max_batch_size": most}
     return EngineSpec(
         backend=backend_name,
         model_digest=model_digest,
         precision=deployment.precision,
         batch_size=batch_in_engine(deployment, capabilities),
-        options=options,
+        options=tuple(sorted(options.items())),
         environment=environment,
     )
 
@@ -93,6 +101,11 @@ def _precision_problem(axis: Axis, backend: str, capabilities: Capabilities) -> 
 def _option_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str | None:
     options = {option.name: option for option in capabilities.options}
     option = options.get(axis.name)
+    inert = dict(capabilities.inert)
+    if option is None and axis.name in inert:
+        return (
+            f"backend {backend!r} ignores {axis.name} here: {inert[axis.name]}; take the axis out"
+        )
     if option is None:
         mend = did_you_mean(axis.name, options)
         return (
@@ -111,11 +124,13 @@ def _option_problem(axis: Axis, backend: str, capabilities: Capabilities) -> str
 def _takes(option: Option, value: Scalar) -> bool:
     if option.choices:  # True equals 1 in Python, but not in a space file
         return any(value == each and type(value) is type(each) for each in option.choices)
-    return type(value) is int and value >= 1
+    return type(value) is int and value >= option.least
 
 
 def _known(option: Option) -> str:
-    return ", ".join(map(_written, option.choices)) if option.choices else "an integer >= 1"
+    if option.choices:
+        return ", ".join(map(_written, option.choices))
+    return f"an integer >= {option.least}"
 
 
 def _written(value: Scalar) -> str:
@@ -124,9 +139,38 @@ def _written(value: Scalar) -> str:
 
 
 def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int | None:
-    """Return the batch size that a deployment's engine is made for; None where it serves any."""
+    """Return the one batch size that a deployment's engine serves; None where it serves more."""
+    if _is_dynamic(deployment, capabilities):
+        return None
     bound = capabilities.batch_in_engine or deployment.precision in capabilities.batch_bound
     return deployment.batch_size if bound else None
+
+
+def engine_options(
+    deployment: Deployment, capabilities: Capabilities
+) -> tuple[tuple[str, Scalar], ...]:
+    """Return the chosen options that change the engine, as (name, value)."""
+    names = {option.name for option in capabilities.options if option.scope is Scope.ENGINE}
+    return tuple(pair for pair in deployment.options if pair[0] in names)
+
+
+def largest_in_engine(
+    deployment: Deployment, capabilities: Capabilities, *, largest: int
+) -> int | None:
+    """Return the largest batch that a deployment's engine serves; None where it serves any.
+
+    Args:
+        deployment: Whose engine it is.
+        capabilities: Those of its backend.
+        largest: The largest of the space.
+    """
+    if _is_dynamic(deployment, capabilities):
+        return largest
+    return batch_in_engine(deployment, capabilities)
+
+
+def _is_dynamic(deployment: Deployment, capabilities: Capabilities) -> bool:
+    return capabilities.dynamic_batch in deployment.options
 
 
 def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployment, ...]:
@@ -139,15 +183,13 @@ def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployme
         space: What is to be built.
         capabilities: Those of its backend.
     """
-    in_engine = [option.name for option in capabilities.options if option.scope is Scope.ENGINE]
-    found: dict[tuple[Scalar | None, ...], Deployment] = {}
+    found: dict[object, Deployment] = {}
     for deployment in space.deployments():
-        chosen = dict(deployment.options)
         parts = (
             deployment.variant,
             deployment.precision,
             batch_in_engine(deployment, capabilities),
-            *(chosen.get(name) for name in in_engine),
+            engine_options(deployment, capabilities),
         )
         found.setdefault(parts, deployment)
     return tuple(found.values())

@@ -14,11 +14,12 @@ from typing import Literal
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
-from trials.backend import Engine, QueuesRequests, Tensors
-from trials.bench import Bench, Prepared
+from trials.backend import Engine, EngineSpec, QueuesRequests, Tensors
+from trials.bench import Bench, OnProgress, Prepared, ignore_progress
 from trials.data.dataset import Split, request_batches
 from trials.data.feeding import feeds
 from trials.errors import (
+    AbandonedError,
     DataError,
     DeadlineError,
     FaultError,
@@ -46,20 +47,29 @@ _MAX_BATCHES = 64
 _REQUEST_BYTES = 256_000_000  # of inputs that all workers hold together, as the least allows
 
 
-def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Outcome:
+def run_trial(
+    deployment: Deployment,
+    bench: Bench,
+    *,
+    on_phase: OnPhase,
+    on_progress: OnProgress = ignore_progress,
+) -> Outcome:
     """Try one deployment.
 
     Args:
         deployment: A point of the bench's space.
         bench: The opened space.
         on_phase: Told the name of each step as it begins.
+        on_progress: Told how far a build is, as a ``Workshop`` is.
 
     Returns:
         What came of it; a fact about the deployment is Infeasible, a fault of tonight is Failed.
         Any other exception is a bug or unusable input and escapes.
     """
     try:
-        return _completed(deployment, bench, on_phase)
+        on_phase("prepare")
+        prepared = bench.prepare(deployment, on_progress=on_progress)
+        return _completed(deployment, bench, prepared, on_phase)
     except InfeasibleError as error:
         return Infeasible(
             deployment=deployment,
@@ -67,6 +77,8 @@ def run_trial(deployment: Deployment, bench: Bench, *, on_phase: OnPhase) -> Out
             reason=str(error),
             environment=environment(),
         )
+    except AbandonedError:  # whoever broke it off knows why
+        raise
     except FaultError as error:
         return Failed(
             deployment=deployment,
@@ -111,9 +123,9 @@ def score_report(deployment: Deployment, bench: Bench) -> Quality:
     return _quality(deployment, prepared, bench, bench.dataset.report)[0]
 
 
-def _completed(deployment: Deployment, bench: Bench, on_phase: OnPhase) -> Completed:
-    on_phase("prepare")
-    prepared = bench.prepare(deployment)
+def _completed(
+    deployment: Deployment, bench: Bench, prepared: Prepared, on_phase: OnPhase
+) -> Completed:
     on_phase("score")
     quality, score_s = _quality(deployment, prepared, bench, bench.dataset.search)
     on_phase("load")
@@ -226,7 +238,7 @@ def _quality(
                 split,
                 task=task,
                 preprocessing=bench.dataset.preprocessing,
-                batch_size=prepared.spec.batch_size or _fixed_batch(engine) or _SCORING_BATCH,
+                batch_size=_scoring_batch(prepared.spec, engine),
                 source=bench.space.source,
             )
         finally:
@@ -238,9 +250,11 @@ def _quality(
     return replace(quality, split=split.name), scored.seconds if scored.made else 0.0
 
 
-def _fixed_batch(engine: Engine) -> int | None:
-    """Return the only batch size that the model takes, None where any will do."""
-    return engine.inputs[0].shape[0]
+def _scoring_batch(spec: EngineSpec, engine: Engine) -> int:
+    """Return the only batch size that the engine takes, or a large one."""
+    if spec.batch_size is None and spec.largest_batch is not None:
+        return min(spec.largest_batch, _SCORING_BATCH)
+    return spec.batch_size or engine.inputs[0].shape[0] or _SCORING_BATCH
 
 
 def _refuse_unscored(completed: Completed, space: SearchSpace) -> None:

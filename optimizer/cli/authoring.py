@@ -48,6 +48,7 @@ def check(space: SpaceArgument) -> None:
     """
     from tempfile import TemporaryDirectory
 
+    from optimizer.building import elsewhere
     from optimizer.search.samplers import count_allowed
     from optimizer.study.encoding import Encoding
     from optimizer.workspace import STORE_LIMIT_BYTES
@@ -79,6 +80,8 @@ def check(space: SpaceArgument) -> None:
     typer.echo(f"deployments: {'more than 200,000' if allowed is None else f'{allowed:,}'}")
     if why_not_here:
         typer.echo(f"a valid space, but not to be searched here: {why_not_here}", err=True)
+        for line in elsewhere(found):
+            typer.echo(line, err=True)
 
 
 def schema() -> None:

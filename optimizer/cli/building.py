@@ -48,7 +48,13 @@ def build(
       trifront build resnet.yaml --targets SM89,SM120 --jobs 4
     """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
     from optimizer.building import Standing, build_all, jobs_of
     from optimizer.cli.options import names_of
@@ -59,10 +65,22 @@ def build(
     meant = space_from_yaml(space_path(space))
     wanted = jobs_of(meant, [name.upper() for name in names_of(targets)])
     place = place_at(workspace, None)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("building engines", total=len(wanted))
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    now = TextColumn("{task.fields[now]}", markup=False)
+    with Progress(*columns, now, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(wanted), now="building engines")
+
+        def show(job: "Job", phase: str) -> None:
+            progress.update(task, now=f"{phase}, {_name(job)}")
+
         built = build_all(
-            meant, wanted, place, workers=jobs, on_built=lambda _: progress.advance(task)
+            meant,
+            wanted,
+            place,
+            workers=jobs,
+            on_built=lambda _: progress.advance(task),
+            on_phase=show,
         )
     if json:
         _print_json(built)
@@ -95,7 +113,11 @@ def _table(built: "tuple[Built, ...]") -> "Table":
 
 def _name(job: "Job") -> str:
     words = [job.deployment.variant, job.deployment.precision.value]
-    words += [] if job.batch_size is None else [f"b{job.batch_size}"]
+    if job.batch_size is not None:
+        words.append(f"b{job.batch_size}")
+    elif job.largest_batch is not None:
+        words.append(f"b1–{job.largest_batch}")
+    words += [f"{name}={value}" for name, value in job.engine_options]
     return " ".join(words if job.target is None else [*words, job.target])
 
 
@@ -107,6 +129,8 @@ def _print_json(built: "tuple[Built, ...]") -> None:
             "deployment": dict(one.job.deployment.axes()),
             "target": one.job.target,
             "batch_size": one.job.batch_size,
+            "largest_batch": one.job.largest_batch,
+            "options": dict(one.job.engine_options),
             "standing": one.standing,
             "build_s": one.build_s,
             "size_bytes": one.size_bytes,

@@ -1,18 +1,20 @@
 """Building the engines of a space ahead of time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from real_spaces import write_space
 
-from optimizer.building import Built, Standing, build_all, jobs_of
+from optimizer.building import Built, Job, Standing, build_all, elsewhere, jobs_of
 from optimizer.wiring import Place, place_at
 from search_spaces.catalog import space_path
 from search_spaces.deployment import Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.files import space_from_yaml
-from search_spaces.space import SearchSpace
+from search_spaces.space import Axis, SearchSpace
 from trials.errors import UnsupportedError
 
 
@@ -100,3 +102,142 @@ def test_precision_that_no_target_has_is_refused(two_nets: SearchSpace) -> None:
 
     with pytest.raises(SpaceError, match="does not build fp8"):
         jobs_of(with_precision(two_nets, "fp8"), ["SM75", "SM89"])
+
+
+def with_option(space: SearchSpace, name: str, *values: Scalar) -> SearchSpace:
+    return replace(space, axes=(*space.axes, Axis(name=name, values=values)))
+
+
+@pytest.fixture
+def one_net() -> SearchSpace:
+    """Return the shipped space for TensorRT, with one variant in fp16."""
+    shipped = space_from_yaml(space_path("resnet-tensorrt"))
+    return with_axis(with_precision(shipped, "fp16"), "variant", ("resnet-w16",))
+
+
+def test_one_dynamic_engine_serves_every_batch_size_of_a_space(
+    one_net: SearchSpace, place: Place
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="builds for GPUs that are not there")
+    space = with_option(
+        with_axis(one_net, "batch_size", (1, 8)), "batch_profile", "dynamic", "fixed"
+    )
+    jobs = jobs_of(space, ["SM89"])
+
+    built = build_all(space, jobs, place, workers=2, on_built=lambda _: None)
+
+    sizes = {(job.engine_options, job.batch_size, job.largest_batch) for job in jobs}
+    assert sizes == {
+        ((("batch_profile", "dynamic"),), None, 8),
+        ((("batch_profile", "fixed"),), 1, 1),
+        ((("batch_profile", "fixed"),), 8, 8),
+    }
+    assert [one.standing for one in built] == [Standing.BUILT] * 3
+    assert len({one.size_bytes for one in built}) == 3
+
+
+def test_what_rtx_ignores_is_no_axis_of_its_targets(one_net: SearchSpace) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="knows what it ignores")
+    space = with_option(one_net, "optimization_level", 2, 5)
+
+    with pytest.raises(
+        SpaceError, match=r"ignores optimization_level here: .*; take the axis out"
+    ):
+        jobs_of(space, ["SM89"])
+
+
+def killed_once() -> Callable[[Job, str], None]:
+    """Kill the building process of the first engine while it is built."""
+    killed: list[int] = []
+
+    def kill(_job: Job, phase: str) -> None:
+        if phase.startswith("building") and not killed:
+            child = psutil.Process().children()[0]
+            killed.append(child.pid)
+            child.kill()
+
+    return kill
+
+
+def test_killed_builder_costs_one_engine_which_the_same_command_builds(
+    one_net: SearchSpace, place: Place
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tells how far a build is")
+    space = with_axis(one_net, "batch_size", (1, 2, 4))
+    jobs = jobs_of(space, ["SM89"])
+
+    first = build_all(
+        space, jobs, place, workers=1, on_built=lambda _: None, on_phase=killed_once()
+    )
+    again = build_all(space, jobs, place, workers=1, on_built=lambda _: None)
+
+    assert [one.standing for one in first] == [Standing.FAILED, Standing.BUILT, Standing.BUILT]
+    assert "killed by SIGKILL" in first[0].reason
+    assert [one.standing for one in again] == [Standing.BUILT, Standing.FOUND, Standing.FOUND]
+
+
+def test_interrupted_building_leaves_no_process_and_goes_on_later(
+    one_net: SearchSpace, place: Place
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="builds for GPUs that are not there")
+    space = with_axis(one_net, "batch_size", (1, 2, 4, 8))
+    jobs = jobs_of(space, ["SM89"])
+
+    def interrupt(_: Built) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_all(space, jobs, place, workers=2, on_built=interrupt)
+
+    assert psutil.Process().children() == []
+    again = build_all(space, jobs, place, workers=2, on_built=lambda _: None)
+    standings = [one.standing for one in again]
+    assert standings.count(Standing.FOUND) >= 1
+    assert set(standings) <= {Standing.FOUND, Standing.BUILT}
+
+
+def test_damaged_engine_is_built_anew(one_net: SearchSpace, place: Place) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="builds for GPUs that are not there")
+    space = with_axis(one_net, "batch_size", (1,))
+    jobs = jobs_of(space, ["SM89"])
+    build_all(space, jobs, place, workers=1, on_built=lambda _: None)
+    (payload,) = (place.workspace.store / "engine").rglob("payload")
+    content = payload.read_bytes()
+    payload.write_bytes(content[: len(content) // 2])
+
+    (built,) = build_all(space, jobs, place, workers=1, on_built=lambda _: None)
+
+    assert built.standing is Standing.BUILT
+    assert payload.read_bytes() == content
+
+
+def test_check_says_which_targets_build_a_precision_and_which_none(two_nets: SearchSpace) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="knows what its targets lack")
+    space = with_axis(two_nets, "precision", ("fp16", "int8", "int8-dynamic"))
+
+    lines = elsewhere(with_option(space, "optimization_level", 5))
+
+    assert lines[0] == "fp16: can be built for SM75, SM80, SM86, SM89, SM120, SM121"
+    assert lines[1].startswith(
+        "int8: can be built for SM80, SM86, SM89, SM120, SM121, not for SM75:"
+    )
+    assert lines[2].startswith("int8-dynamic: no target builds it: TensorRT wants the scales")
+    assert all("ignores optimization_level here" in line for line in lines[3:])
+    assert len(lines) == 3 + 6
+
+
+def test_backend_of_this_machine_alone_builds_for_no_other(tmp_path: Path) -> None:
+    assert elsewhere(write_space(tmp_path)) == ()
+
+
+def test_engine_that_needs_more_workspace_than_allowed_cannot_be_built(
+    one_net: SearchSpace, place: Place
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="builds for GPUs that are not there")
+    space = with_option(with_axis(one_net, "batch_size", (256,)), "workspace_mib", 1)
+    jobs = jobs_of(space, ["SM89"])
+
+    (built,) = build_all(space, jobs, place, workers=1, on_built=lambda _: None)
+
+    assert built.standing is Standing.CANNOT
+    assert "of 1 MiB (workspace_mib)" in built.reason

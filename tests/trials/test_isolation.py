@@ -42,18 +42,19 @@ from trials.outcome import Environment, Failed
 class Session:
     """Does what the name of the deployment's variant says."""
 
-    def run(self, deployment, on_phase):
-        on_phase("prepare")
-        on_phase("measure")
+    def run(self, deployment, teller):
+        self.teller = teller
+        teller.phase("prepare")
+        teller.phase("measure")
         said = getattr(self, deployment.variant.replace("-", "_"))(deployment)
         return Failed(deployment=deployment, kind="fault", reason=str(said or os.getpid()),
                       environment=Environment(facts=()))
 
     def report(self, deployment):
-        return self.run(deployment, lambda name: None)
+        return getattr(self, deployment.variant.replace("-", "_"))(deployment)
 
-    def prepare(self, deployment):
-        return self.run(deployment, lambda name: None)
+    def prepare(self, deployment, teller):
+        return self.run(deployment, teller)
 
     def describe(self):
         return {"ignores_interrupts": signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
@@ -107,6 +108,17 @@ class Session:
     def refused(self, deployment):
         raise StoreError("no space left")
 
+    def build(self, deployment):
+        for step in range(3000):
+            self.teller.progress("building: kernels", step / 3000)
+            time.sleep(0.01)
+
+    def build_that_hangs(self, deployment):
+        try:
+            self.teller.progress("building: kernels", 0.5)
+        finally:
+            time.sleep(60)
+
     def bug(self, deployment):
         {}["missing"]
 
@@ -115,7 +127,7 @@ class Session:
 
 
 class Speechless(Session):
-    def run(self, deployment, on_phase):
+    def run(self, deployment, teller):
         return lambda: None
 
 
@@ -306,6 +318,54 @@ def test_hang_is_killed_at_the_deadline_and_names_the_phase(root: Path) -> None:
     assert isinstance(outcome, Failed)
     assert outcome.kind == "deadline"
     assert "no answer within 3 s, killed in phase 'measure'" in outcome.reason
+
+
+def test_build_is_told_in_words_and_stops_at_the_deadline_with_its_process_alive(
+    root: Path,
+) -> None:
+    told: list[str] = []
+
+    with worker_for(root, plan=replace(PLAN, deadline_s=3.0)) as worker:
+        before = pid_of(worker)
+        outcome = worker.run(deployment("build"), on_phase=told.append)
+        after = pid_of(worker)
+
+    assert told[2] == "building: kernels 0%"
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "deadline"
+    assert "no answer within 3 s, stopped in phase 'building: kernels'" in outcome.reason
+    assert after == before
+
+
+def test_abandoned_build_stops_with_its_process_alive(worker: Worker) -> None:
+    before = pid_of(worker)
+
+    def abandon(phase: str) -> None:
+        if phase.startswith("building"):
+            worker.abandon()
+
+    outcome = worker.run(deployment("build"), on_phase=abandon)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "interrupted"
+    assert pid_of(worker) == before
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_abandoned_build_that_does_not_stop_is_killed(worker: Worker, times: int) -> None:
+    """After two seconds, or at once where it is abandoned again."""
+    before, began_s = pid_of(worker), time.monotonic()
+
+    def abandon(phase: str) -> None:
+        for _ in range(times if phase.startswith("building") else 0):
+            worker.abandon()
+
+    outcome = worker.run(deployment("build-that-hangs"), on_phase=abandon)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "interrupted"
+    assert time.monotonic() - began_s < 15
+    assert pid_of(worker) != before
 
 
 def test_too_much_memory_is_infeasible_not_failed(root: Path) -> None:

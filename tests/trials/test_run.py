@@ -11,10 +11,12 @@ from real_spaces import CLASSES, FEATURES, bench_in, point, write_model, write_s
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
 from search_spaces.space import Constraint, Objective, SearchSpace, metric_named
-from trials.backend import Tensors
+from trials.backend import Capabilities, EngineSpec, Option, Scope, Tensors, Workshop
 from trials.backends.ort import OrtBackend
+from trials.backends.ort_engine import OrtEngine
 from trials.bench import Bench
-from trials.errors import DataError
+from trials.errors import AbandonedError, DataError
+from trials.inspection import BuildLog
 from trials.outcome import Completed, Infeasible
 from trials.run import run_trial, score_report
 
@@ -271,3 +273,94 @@ def test_metric_that_a_model_cannot_have_is_refused_and_no_bug(tmp_path: Path) -
 
     with pytest.raises(DataError, match="accuracy_top5 says nothing about variant 'net'"):
         run_trial(point(), bench_in(tmp_path, space), on_phase=lambda _: None)
+
+
+@dataclass(frozen=True)
+class Slow(OrtBackend):
+    """A backend that tells how far its builds are."""
+
+    def build_at_length(
+        self, model: Path, spec: EngineSpec, plan: Path, workshop: Workshop
+    ) -> BuildLog:
+        workshop.tell("building: kernels", 0.25)
+        return self.build(model, spec, plan)
+
+
+def slow_bench(folder: Path) -> Bench:
+    bench = bench_in(folder, write_space(folder))
+    bench.backend = Slow()
+    return bench
+
+
+def test_build_that_takes_long_is_told_while_the_deployment_is_prepared(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    outcome = run_trial(
+        point(),
+        slow_bench(tmp_path),
+        on_phase=told.append,
+        on_progress=lambda name, share: told.append(f"{name} {share}"),
+    )
+
+    assert outcome.state == "completed"
+    assert told[:3] == ["prepare", "building: kernels 0.25", "score"]
+
+
+def test_trial_that_is_broken_off_while_it_builds_has_no_outcome(tmp_path: Path) -> None:
+    """Whoever broke it off knows whether that was a deadline or an interruption."""
+    bench = slow_bench(tmp_path)
+
+    def stop(name: str, share: float) -> None:
+        raise AbandonedError(f"{name} {share}")
+
+    with pytest.raises(AbandonedError, match="building: kernels"):
+        run_trial(point(), bench, on_phase=lambda _: None, on_progress=stop)
+
+    assert not any(entry.kind == "engine" for entry in bench.store.list())
+
+
+@dataclass(frozen=True)
+class Bounded(OrtBackend):
+    """A backend whose engines serve every batch up to the space's largest, and no larger."""
+
+    def capabilities(self) -> Capabilities:
+        profile = Option(
+            name="batch_profile",
+            scope=Scope.ENGINE,
+            default="fixed",
+            choices=("fixed", "dynamic"),
+            help="one engine for all",
+        )
+        honoured = super().capabilities()
+        return replace(
+            honoured,
+            options=(*honoured.options, profile),
+            batch_in_engine=True,
+            dynamic_batch=("batch_profile", "dynamic"),
+        )
+
+    def load(self, plan: Path, deployment: Deployment) -> OrtEngine:
+        engine = super().load(plan, deployment)
+        runs = engine.infer
+
+        def infer(inputs: Tensors) -> Tensors:
+            assert all(len(array) <= 4 for array in inputs.values())
+            return runs(inputs)
+
+        engine.infer = infer  # type: ignore[method-assign] # an engine of its own
+        return engine
+
+
+def test_engine_for_all_batch_sizes_is_built_once_and_scored_in_none_that_is_larger(
+    tmp_path: Path,
+) -> None:
+    space = write_space(tmp_path)  # of batch sizes 1 and 4
+    opened = bench_in(tmp_path, space)
+    bench = Bench(space, opened.store, backend=Bounded(), dataset=opened.dataset)
+    chosen = (("batch_profile", "dynamic"), ("threads", 1))
+
+    one, four = (ran(bench, replace(point(batch_size=size), options=chosen)) for size in (1, 4))
+
+    assert one.engine == four.engine
+    assert one.costs.build_s > 0
+    assert four.costs.build_s == 0.0

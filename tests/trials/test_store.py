@@ -471,3 +471,17 @@ def test_locks_of_killed_makers_are_swept_and_held_ones_stay(tmp_path: Path) -> 
 
         assert not dead.exists()
         assert alive.exists()
+
+
+def test_shelf_outlives_pruning_to_a_size_and_goes_with_everything(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    shelf = store.shelf("tensorrt")
+    shelf.mkdir(parents=True)
+    (shelf / "gpu.timings").write_bytes(b"timings")
+
+    store.prune(0, everything=False)
+    assert (shelf / "gpu.timings").exists()
+    assert (store.list(), store.verify()) == ((), ())
+
+    store.prune(None, everything=True)
+    assert not shelf.exists()

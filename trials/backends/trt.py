@@ -1,45 +1,54 @@
 """TensorRT: data-centre TensorRT 10 and 11, or TensorRT for RTX, whichever is installed.
 
 The precision lives in the types of the ONNX file, and networks are strongly typed, which is the
-one way that all of them share. An engine serves one batch size. TensorRT for RTX also builds
-without a GPU, for a target that is named (``trifront build``). Engines are loaded and measured
-where there is a GPU, on the one that CUDA shows first.
+one way that all of them share. An engine serves one batch size, or all up to a largest one.
+TensorRT for RTX also builds without a GPU, for a target that is named (``trifront build``).
 """
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-from search_spaces.deployment import Deployment, Precision
-from trials.backend import Capabilities, EngineSpec, Tensors
-from trials.backends.trt_build import build_plan
+from search_spaces.deployment import Deployment
+from trials.backend import Capabilities, EngineSpec, Tensors, Workshop
+from trials.backends.trt_build import Order, build_plan
 from trials.backends.trt_engine import SERVING_OPTIONS, TrtEngine, load_engine, needed_bytes
+from trials.backends.trt_gpu import Gpu, gpu_here
 from trials.backends.trt_layers import layers_from_inspector
 from trials.backends.trt_library import Library, foreign_errors, library
+from trials.backends.trt_options import capabilities_of
 from trials.backends.trt_runtime import plan_from_file
 from trials.devices.catalog import this_device
 from trials.devices.device import Device
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
 
-_RECIPE = "1"  # to be raised when the same spec builds another plan
-_AMPERE = 80  # compute capability that fp32 and int8 products of RTX need
-_NO_PRODUCER = "trifront does not make models of this precision yet"
+_RECIPE = "2"  # to be raised when the same spec builds another plan
 
 
 class TensorRtBackend:
     """TensorRT, for a named target or for the GPU of this machine."""
 
     def __init__(
-        self, target: str | None = None, *, find_device: Callable[[], Device] = this_device
+        self,
+        target: str | None = None,
+        *,
+        load: Callable[[], Library] = library,
+        look: Callable[[], Gpu | None] = gpu_here,
+        find_device: Callable[[], Device] = this_device,
     ) -> None:
-        """Build for a device.
+        """Build for a device; nothing is touched before a call.
 
         Args:
             target: Compute capability such as ``SM89``; None for the GPU of this machine.
-            find_device: Gives that GPU.
+            load: Gives the library.
+            look: Tells which GPU is here.
+            find_device: Gives that GPU, to load and run engines on.
         """
         self._target = target
+        self._library = load
+        self._gpu_here = look
         self._find_device = find_device
 
     @property
@@ -47,48 +56,33 @@ class TensorRtBackend:
         """Name in space files."""
         return "tensorrt"
 
+    def targets(self) -> tuple[str, ...]:
+        """Name the compute capabilities that TensorRT for RTX builds for, without having one."""
+        return self._library().targets()
+
     def capabilities(self) -> Capabilities:
         """Say what is honoured for the target.
 
         Raises:
             UnsupportedError: TensorRT is not installed, it does not build for the target, or a
-                target was not named and there is nothing to measure on.
+                target was not named and there is no GPU.
         """
-        if self._target is None:  # first: no library that could be installed brings a GPU
-            self._device()
-        found = library()
-        target = self._target_of(found)
-        refusals = [
-            (Precision.TF32, "TensorRT for RTX builds the same engine as for fp32"),
-            (Precision.BF16, _NO_PRODUCER),
-            (Precision.FP8, _NO_PRODUCER),
-            (Precision.INT4, _NO_PRODUCER),
-            (
-                Precision.INT8_DYNAMIC,
-                "TensorRT wants the scales of activations beforehand; use int8",
-            ),
-        ]
-        precisions = [Precision.FP16]
-        if int(target.removeprefix("SM")) < _AMPERE:
-            older = f"its products need compute capability 8.0, and {target} is older"
-            refusals += [(Precision.FP32, older), (Precision.INT8, older)]
-        else:
-            precisions += [Precision.FP32, Precision.INT8]
-        return Capabilities(
-            precisions=tuple(precisions),
-            refusals=tuple(refusals),
-            options=SERVING_OPTIONS,
-            batch_in_engine=True,
-        )
+        gpu = self._gpu()  # first: nothing that could be installed brings one
+        found = self._library()
+        target = self._checked_target(found) if gpu is None else f"SM{gpu.compute_capability}"
+        built = capabilities_of(found, int(target.removeprefix("SM")))
+        return replace(built, options=(*built.options, *SERVING_OPTIONS))
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """Return flavour, version, recipe and target, or else the GPU with its driver."""
-        found = library()
+        gpu = self._gpu()
+        found = self._library()
         facts = {"recipe": _RECIPE, found.name: found.version}
-        facts["compute_capability"] = self._target_of(found)
-        if self._target is None:
-            here = self._device().facts
-            facts |= {"device": here.name, "device_driver": here.driver}
+        if gpu is None:
+            facts["compute_capability"] = self._checked_target(found)
+        else:
+            facts["compute_capability"] = f"SM{gpu.compute_capability}"
+            facts |= {"device": gpu.name, "device_driver": gpu.driver}
         return tuple(sorted(facts.items()))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
@@ -99,11 +93,18 @@ class TensorRtBackend:
             MemoryLimitError: It does not fit.
             FaultError: The builder broke.
         """
-        found = library()
-        target = self._target_of(found)
-        assert spec.batch_size is not None, "the batch size is in the engine"
-        with foreign_errors(f"building {model.name} for {target}"):
-            return build_plan(found, model, plan, batch_size=spec.batch_size, target=self._target)
+        return self._built(model, spec, plan, None)
+
+    def build_at_length(
+        self, model: Path, spec: EngineSpec, plan: Path, workshop: Workshop
+    ) -> BuildLog:
+        """Build a plan, telling how far it is, with the timings that earlier builds took.
+
+        Raises:
+            TrialError: As for ``build``.
+            BaseException: What ``workshop.tell`` raised.
+        """
+        return self._built(model, spec, plan, workshop)
 
     def inspect(self, model: Path, spec: EngineSpec, plan: Path) -> tuple[Layer, ...]:
         """Ask TensorRT, which tells the layers of a plan on the GPU that it was built for.
@@ -116,7 +117,7 @@ class TensorRtBackend:
         del model, spec
         if self._target is not None:
             return ()
-        with self._device().current(), closing(plan_from_file(library(), plan)) as loaded:
+        with self._device().current(), closing(plan_from_file(self._library(), plan)) as loaded:
             return layers_from_inspector(loaded.layers_json())
 
     def load(self, plan: Path, deployment: Deployment) -> TrtEngine:
@@ -127,7 +128,7 @@ class TensorRtBackend:
             MemoryLimitError: It does not fit.
             FaultError: The runtime broke, or the plan was built for another GPU or version.
         """
-        return load_engine(library(), self._device(), plan, deployment)
+        return load_engine(self._library(), self._device(), plan, deployment)
 
     def peak_memory(
         self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
@@ -138,7 +139,7 @@ class TensorRtBackend:
             TrialError: As for :meth:`load`.
         """
         del batch, deadline_s
-        return needed_bytes(library(), self._device(), plan, deployment)
+        return needed_bytes(self._library(), self._device(), plan, deployment)
 
     def _device(self) -> Device:
         try:
@@ -146,9 +147,29 @@ class TensorRtBackend:
         except UnsupportedError as error:
             raise UnsupportedError(f"{_NO_GPU} ({error})") from error
 
-    def _target_of(self, found: Library) -> str:
-        if self._target is None:
-            return self._device().facts.target
+    def _built(
+        self, model: Path, spec: EngineSpec, plan: Path, workshop: Workshop | None
+    ) -> BuildLog:
+        refusals = dict(self.capabilities().refusals)
+        if spec.precision in refusals:
+            raise UnsupportedError(
+                f"TensorRT does not build {spec.precision}: {refusals[spec.precision]}"
+            )
+        order = Order(model=model, spec=spec, target=self._target, workshop=workshop)
+        with foreign_errors(f"building {model.name} for {self._target or 'the GPU here'}"):
+            return build_plan(self._library(), order, plan)
+
+    def _gpu(self) -> Gpu | None:
+        """Return the GPU that is built for; None where a target was named."""
+        if self._target is not None:
+            return None
+        found = self._gpu_here()
+        if found is None:
+            raise UnsupportedError(_NO_GPU)
+        return found
+
+    def _checked_target(self, found: Library) -> str:
+        assert self._target is not None, "else there is a GPU"
         known = found.targets()
         if self._target not in known:
             raise UnsupportedError(

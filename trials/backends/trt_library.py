@@ -54,12 +54,17 @@ def library() -> Library:
         except (ImportError, OSError, AttributeError) as error:
             reasons.append(f"{name}: {error}")
             continue
-        is_rtx = hasattr(module, "ComputeCapability")
-        return Library(name=name, version=version, module=module, is_rtx=is_rtx)
+        return library_from(module, name=name, version=version)
     raise UnsupportedError(
         f"TensorRT is not installed ({'; '.join(reasons)}); pip install 'trifront[tensorrt]' for "
         "data-centre GPUs, 'trifront[tensorrt-rtx]' for GeForce, RTX and machines without a GPU"
     )
+
+
+def library_from(module: Any, *, name: str, version: str) -> Library:
+    """Tell which flavour a module is: only TensorRT for RTX builds for compute capabilities."""
+    is_rtx = hasattr(module, "ComputeCapability")
+    return Library(name=name, version=version, module=module, is_rtx=is_rtx)
 
 
 class Said:

@@ -21,8 +21,24 @@ from typing import IO, assert_never
 
 import psutil
 
-from trials.errors import DeadlineError, MemoryLimitError, WorkerBugError, WorkerDiedError
-from trials.isolation.messages import Bug, Done, Heard, Phase, Raised, Reply, Request, phase_of
+from trials.errors import (
+    AbandonedError,
+    DeadlineError,
+    MemoryLimitError,
+    WorkerBugError,
+    WorkerDiedError,
+)
+from trials.isolation.messages import (
+    Bug,
+    Done,
+    Heard,
+    Phase,
+    Progress,
+    Raised,
+    Reply,
+    Request,
+    phase_of,
+)
 from trials.machine.cgroup import oom_kills, was_oom_kill
 
 _LOG = logging.getLogger(__name__)
@@ -32,6 +48,7 @@ QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 _MEMORY_PERIOD_S = 0.05
 _LOOK_PERIOD_S = 1.0  # the pipe of a dead child stays open where a grandchild inherited it
 _GOODBYE_S = 1.0
+_PATIENCE_S = 2.0  # with a job that was asked to stop; builders tell four times a second
 _BURIAL_S = 10.0  # a process inside a driver call does not die at once
 _LAST_WORDS_BYTES = 4096
 _LAST_WORDS_LINES = 3
@@ -77,6 +94,9 @@ class Child:
             raise WorkerDiedError(f"no worker process could be started: {error}") from error
         self._memory = psutil.Process(self._process.pid)
         self._buried = False
+        self._told: Phase | Progress | None = None
+        self._stops_s: float | None = None  # when patience with a job that is to stop ends
+        self._late: DeadlineError | None = None
 
     @property
     def pid(self) -> int:
@@ -90,7 +110,8 @@ class Child:
     def ask(self, request: Request, limits: Limits, *, on_phase: Callable[[str], None]) -> object:
         """Send a request and wait for its result.
 
-        The child enters a phase only when ``on_phase`` has returned.
+        The child enters a phase only when ``on_phase`` has returned. Where it tells how far a job
+        is, in words for ``on_phase``, the deadline and :meth:`stop` let it clean up first.
 
         Raises:
             MemoryLimitError: It took more memory than allowed and was killed.
@@ -104,16 +125,25 @@ class Child:
         except BaseException:
             self._put_down()
             raise
+        finally:
+            self._told = None  # nothing is left to be broken off
         match reply:
             case Done():
                 return reply.result
             case Raised():
-                raise reply.error
+                raise self._late or reply.error
             case Bug():
                 self._put_down()  # nobody knows what state it is in
                 raise WorkerBugError(reply.summary, reply.traceback)
             case _:
                 assert_never(reply)
+
+    def stop(self) -> None:
+        """Let a job end that can be broken off, and kill any other; for any thread, as kill is."""
+        if isinstance(self._told, Progress) and self._stops_s is None:
+            self._stops_s = monotonic() + _PATIENCE_S
+        else:
+            self.kill()
 
     def kill(self) -> None:
         """Kill the child and its own children; for any thread and for signal handlers."""
@@ -164,6 +194,7 @@ class Child:
         kills_before = oom_kills()
         ends_s = monotonic() + limits.deadline_s
         phase = phase_of(request)
+        self._stops_s = self._late = None
         os.ftruncate(self._output.fileno(), 0)  # last words are to be of this request
         with contextlib.suppress(BrokenPipeError):  # died idle: the end of the pipe tells
             self._connection.send(request)
@@ -172,27 +203,40 @@ class Child:
                 reply = self._next_reply(limits, ends_s=ends_s, phase=phase)
             except (EOFError, ConnectionResetError) as error:
                 raise self._autopsy(phase, kills_before) from error
-            if not isinstance(reply, Phase):
+            if not isinstance(reply, Phase | Progress):
                 return reply
-            phase = reply.name
-            on_phase(phase)
+            self._told, phase = reply, reply.name
+            on_phase(str(reply))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # died meanwhile
-                self._connection.send(Heard())
+                self._connection.send(Heard(stop=self._stops_s is not None))
 
     def _next_reply(self, limits: Limits, *, ends_s: float, phase: str) -> Reply:
         period_s = _LOOK_PERIOD_S if limits.memory_bytes is None else _MEMORY_PERIOD_S
-        while not self._connection.poll(max(0.0, min(period_s, ends_s - monotonic()))):
+        while not self._connection.poll(
+            max(0.0, min(period_s, (self._stops_s or ends_s) - monotonic()))
+        ):
             if limits.memory_bytes is not None:
                 self._check_memory(limits.memory_bytes, phase)
-            if monotonic() >= ends_s:
-                raise DeadlineError(
-                    f"no answer within {limits.deadline_s:g} s, killed in phase {phase!r}; "
-                    "raise measure.deadline_s if it only needs longer"
-                )
+            self._check_time(limits, ends_s=ends_s, phase=phase)
             if not self.is_alive() and not self._connection.poll():
                 raise EOFError
         reply: Reply = self._connection.recv()
         return reply
+
+    def _check_time(self, limits: Limits, *, ends_s: float, phase: str) -> None:
+        """Break the job off at the deadline if it can be, and kill it when patience ends."""
+        now_s = monotonic()
+        if self._late is None and now_s >= ends_s:
+            how = "stopped" if isinstance(self._told, Progress) else "killed"
+            self._late = DeadlineError(
+                f"no answer within {limits.deadline_s:g} s, {how} in phase {phase!r}; "
+                "raise measure.deadline_s if it only needs longer"
+            )
+            if how == "killed":
+                raise self._late
+            self._stops_s = self._stops_s or now_s + _PATIENCE_S
+        if self._stops_s is not None and now_s >= self._stops_s:
+            raise self._late or AbandonedError(f"killed in phase {phase!r}: it did not stop")
 
     def _check_memory(self, limit_bytes: float, phase: str) -> None:
         try:

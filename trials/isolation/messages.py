@@ -1,9 +1,9 @@
 """What a worker and its owner say to each other over their pipe, pickled.
 
-The owner sends one request and gets any number of ``Phase``, each of which it answers with
-``Heard``, and then exactly one of ``Done``, ``Raised`` and ``Bug``. They live here and not in
-``process``, which runs as ``__main__`` in the child, where its types would have other names than
-in the parent.
+The owner sends one request and gets any number of ``Phase`` and ``Progress``, each of which it
+answers with ``Heard``, and then exactly one of ``Done``, ``Raised`` and ``Bug``. They live here
+and not in ``process``, which runs as ``__main__`` in the child, where its types would have other
+names than in the parent.
 """
 
 from dataclasses import dataclass
@@ -80,10 +80,35 @@ class Phase:
 
     name: str
 
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the job is in something that takes long and may be broken off.
+
+    Attributes:
+        name: What is done just now.
+        share: Of all that is to be done, from 0 to 1.
+    """
+
+    name: str
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.share:.0%}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """The owner has done what it does at a phase; only now may the job go on."""
+    """The owner has done what it does at a phase; only now may the job go on.
+
+    Attributes:
+        stop: Break off what was told of, clean up and raise AbandonedError.
+    """
+
+    stop: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,4 +150,4 @@ def phase_of(request: "Request") -> str:
 
 
 Request: TypeAlias = Open | Job | Errand
-Reply: TypeAlias = Phase | Done | Raised | Bug
+Reply: TypeAlias = Phase | Progress | Done | Raised | Bug

@@ -29,12 +29,12 @@ from trials.isolation.messages import (
     Errand,
     Job,
     Open,
-    Phase,
     Raised,
     Reply,
     Request,
     Verb,
 )
+from trials.isolation.telling import Teller
 
 if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
@@ -50,7 +50,7 @@ _FIRST_TO_GO = "1000"  # proc(5): the highest oom_score_adj
 class Session(Protocol):
     """What a worker serves. Used by one thread; any method may take as long as a trial."""
 
-    def run(self, deployment: Deployment, on_phase: Callable[[str], None]) -> "Outcome":
+    def run(self, deployment: Deployment, teller: Teller) -> "Outcome":
         """Try one deployment, telling each step as it begins."""
         ...
 
@@ -58,7 +58,7 @@ class Session(Protocol):
         """Score a deployment on the report split."""
         ...
 
-    def prepare(self, deployment: Deployment) -> "Prepared":
+    def prepare(self, deployment: Deployment, teller: Teller) -> "Prepared":
         """Put a deployment's model and engine into the store."""
         ...
 
@@ -121,11 +121,11 @@ def _function(name: str) -> Callable[..., Any]:
 def _done(session: Session, job: Job, connection: Connection) -> object:
     match job.verb, job.deployment:
         case Verb.RUN, Deployment() as deployment:
-            return session.run(deployment, partial(_announce, connection))
+            return session.run(deployment, Teller(connection))
         case Verb.REPORT, Deployment() as deployment:
             return session.report(deployment)
         case Verb.PREPARE, Deployment() as deployment:
-            return session.prepare(deployment)
+            return session.prepare(deployment, Teller(connection))
         case Verb.MEASURE, Deployment() as deployment:
             return session.measure(deployment, job.plan)
         case Verb.RECORD, Deployment() as deployment:
@@ -133,15 +133,6 @@ def _done(session: Session, job: Job, connection: Connection) -> object:
             return session.record(deployment, job.wanted)
         case _:
             return session.describe()
-
-
-def _announce(connection: Connection, name: str) -> None:
-    """Tell of a step and wait until the owner has heard: it may have to clear the machine."""
-    try:
-        connection.send(Phase(name=name))
-        connection.recv()
-    except (BrokenPipeError, ConnectionResetError, EOFError):
-        sys.exit(0)  # nobody is left to tell
 
 
 def _reply(connection: Connection, work: Callable[[], object]) -> None:

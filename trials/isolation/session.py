@@ -5,12 +5,13 @@ from pathlib import Path
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared, open_bench
+from trials.isolation.telling import Teller
 from trials.measurement import Quality
 from trials.measuring.load import Driven
 from trials.outcome import Outcome
 from trials.recording import record_references
 from trials.references import Recorded, Wanted
-from trials.run import OnPhase, measure_speed, run_trial, score_report
+from trials.run import measure_speed, run_trial, score_report
 from trials.store.store import Store
 
 
@@ -20,17 +21,19 @@ class BenchSession:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
-    def run(self, deployment: Deployment, on_phase: OnPhase) -> Outcome:
+    def run(self, deployment: Deployment, teller: Teller) -> Outcome:
         """Try one deployment."""
-        return run_trial(deployment, self._bench, on_phase=on_phase)
+        return run_trial(
+            deployment, self._bench, on_phase=teller.phase, on_progress=teller.progress
+        )
 
     def report(self, deployment: Deployment) -> Quality:
         """Score a deployment on the report split."""
         return score_report(deployment, self._bench)
 
-    def prepare(self, deployment: Deployment) -> Prepared:
+    def prepare(self, deployment: Deployment, teller: Teller) -> Prepared:
         """Put a deployment's model and engine into the store."""
-        return self._bench.prepare(deployment)
+        return self._bench.prepare(deployment, on_progress=teller.progress)
 
     def measure(self, deployment: Deployment, plan: MeasuringPlan | None) -> Driven:
         """Measure the speed of a deployment, and nothing else of it."""

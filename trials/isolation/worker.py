@@ -115,13 +115,20 @@ class Worker:
         """
         return cast("Quality", self._ask(Job(verb=Verb.REPORT, deployment=deployment)))
 
-    def prepare(self, deployment: Deployment) -> "Prepared":
+    def prepare(
+        self, deployment: Deployment, *, on_phase: Callable[[str], None] = lambda _: None
+    ) -> "Prepared":
         """Put a deployment's model and engine into the store.
+
+        Args:
+            deployment: Whose they are.
+            on_phase: Told in words how far a long build is.
 
         Raises:
             TrialError: The engine cannot be built, or the worker died.
         """
-        return cast("Prepared", self._ask(Job(verb=Verb.PREPARE, deployment=deployment)))
+        job = Job(verb=Verb.PREPARE, deployment=deployment)
+        return cast("Prepared", self._ask(job, on_phase))
 
     def measure(self, deployment: Deployment, plan: MeasuringPlan | None = None) -> "Driven":
         """Measure the speed of a deployment; its accuracy and memory are not looked at.
@@ -158,10 +165,14 @@ class Worker:
         return self._facts
 
     def abandon(self) -> None:
-        """Kill the worker: the request in progress, or else the next one, is interrupted."""
+        """Interrupt the request in progress, or else the next one.
+
+        A build is broken off and cleans up after itself; anything else is killed, and so is what
+        is abandoned twice.
+        """
         self._abandoned = True
         if self._child is not None:
-            self._child.kill()
+            self._child.stop()
 
     def close(self) -> None:
         """End the worker process; a later request would start another."""

@@ -7,6 +7,7 @@ processes may share one store, and any of them may be killed at any moment::
     <root>/<kind>/<key[:2]>/<key>/payload, entry.json     the entries
     <root>/locks/                                         one lock per key being made
     <root>/processes/<id>/                                pins and unfinished work of a process
+    <root>/shelves/<backend>/                             what makes a backend's builds faster
 
 A payload is checked against its checksum before each use; within a process only again when the
 file changed. The limit on size is kept after each new entry by evicting the least recently used
@@ -42,6 +43,7 @@ from trials.store.leases import Lease, exclusive, open_lease, sweep
 from trials.store.locks import locked
 
 _LOG = logging.getLogger(__name__)
+_SHELVES = "shelves"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -138,6 +140,13 @@ class Store:
                 if os.path.lexists(folder):
                     remove(folder)
 
+    def shelf(self, backend: str) -> Path:
+        """Return the folder where a backend keeps what it can also do without; may not exist.
+
+        Nothing in it is an entry: it counts for no limit, and goes when everything is pruned.
+        """
+        return self.root / _SHELVES / backend
+
     def list(self) -> tuple[Entry, ...]:
         """Return every readable entry, least recently used first, without checking payloads.
 
@@ -189,6 +198,8 @@ class Store:
                 return Pruned(entries=0, size_bytes=0)
             with exclusive(self.root):
                 sweep(self.root)
+                if everything:
+                    shutil.rmtree(self.root / _SHELVES, ignore_errors=True)
             return evict(self.root, limit_bytes=-1 if everything else limit)
 
     def _folder(self, kind: Kind, key: str) -> Path:
