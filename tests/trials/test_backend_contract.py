@@ -31,7 +31,7 @@ class Case:
     batches: tuple[Tensors, ...]
     kind: str
 
-    def again(self) -> Backend:
+    def anew(self) -> Backend:
         return made(self.kind)
 
     def spec(self) -> EngineSpec:
@@ -95,7 +95,7 @@ def engine(case: Case, plan: Path) -> Engine:
 
 def test_capabilities_and_environment_are_stable(case: Case) -> None:
     first = case.backend.capabilities(), case.backend.environment()
-    second = (again := case.again()).capabilities(), again.environment()
+    second = (again := case.anew()).capabilities(), again.environment()
 
     assert first == second
     assert case.backend.environment() == tuple(sorted(case.backend.environment()))
