@@ -226,7 +226,7 @@ def test_requests_that_are_served_obey_littles_law(
 
 
 def test_one_thread_drives_all_contexts_while_it_keeps_up() -> None:
-    engine = engine_on(RealClock(), call_us=5.0, kernel_us=(500.0,))
+    engine = engine_on(VirtualClock(), call_us=5.0, kernel_us=(500.0,))
 
     with loop_over(engine, contexts=3) as loop:
         block = loop.block(quota(window_s=0.05))
@@ -253,7 +253,7 @@ def test_contexts_get_threads_of_their_own_where_one_is_busy_enqueuing() -> None
 
 
 def test_single_context_keeps_its_one_thread_however_busy() -> None:
-    engine = engine_on(RealClock(), call_us=50.0, kernel_us=(10.0,))
+    engine = engine_on(VirtualClock(), call_us=50.0, kernel_us=(10.0,))
 
     with loop_over(engine, contexts=1) as loop:
         block = loop.block(quota(window_s=0.02))
