@@ -14,6 +14,7 @@ from search_spaces.draft import DraftFacts, DraftInput, draft_yaml
 from search_spaces.files import space_from_yaml
 from search_spaces.space import Preprocessing, SplitOfOne, Task, TaskKind
 from trials.data.dataset import Dataset, dataset_from_task
+from trials.data.feeding import check_shapes
 from trials.errors import ModelError
 from trials.models.free_batch import free_batch
 from trials.models.onnx_model import ModelFacts, read_facts
@@ -40,7 +41,7 @@ def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
 
     Raises:
         ModelError: The model cannot be used.
-        DataError: The data cannot be used.
+        DataError: The data cannot be used, or are of other shapes than the model takes.
         UsageError: The space file exists already, or the model is no ONNX file by its name.
         WorkspaceError: It cannot be written.
     """
@@ -56,6 +57,8 @@ def draft_space(model: Path, *, data: Path, to: Path | None) -> Draft:
     facts = read_facts(model)
     images = _images(facts) if data.is_dir() else Preprocessing()
     dataset = _look_into(data, images)
+    if images.size is None:  # images are read in the size and color that the model takes
+        check_shapes(dict(dataset.search.arrays), facts.inputs, source=str(data))
     if facts.batch_size is None:
         _write(path, model, facts, data=data, dataset=dataset)
         return Draft(path=path, notes=_about_labels(_labels(dataset)))

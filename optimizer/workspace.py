@@ -14,7 +14,6 @@
 import errno
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import WorkspaceError
+from trials.disk import sync, write_new
 from trials.measurement import Block, DeviceTimes, Stamps
 from trials.store.locks import locked
 
@@ -151,15 +151,12 @@ def write_atomically(path: Path, content: bytes, *, option: str = "--workspace")
         with locked(lock):
             draft.unlink(missing_ok=True)
             try:
-                with draft.open("xb") as file:  # never through a link to something else
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                write_new(draft, content)
                 draft.replace(path)
             except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
-            _sync(path.parent)
+            sync(path.parent)
 
 
 def sweep_drafts(folder: Path) -> None:
@@ -181,14 +178,6 @@ def _draft_of(path: Path) -> Path:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:

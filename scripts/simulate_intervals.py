@@ -212,6 +212,7 @@ def ends_of(estimate: Estimate) -> Interval:
 
 METHODS: dict[str, Method] = {
     "ours": ours,
+    "ours, version 2": partial(by_version, version=2),
     "ours, version 1": partial(by_version, version=1),
     "order statistics": order_statistics,
     "bootstrap": bootstrap,

@@ -18,6 +18,7 @@ from search_spaces.document import (
 from search_spaces.errors import SpaceError
 from search_spaces.feasibility import check_rules
 from search_spaces.inputs import Inputs
+from search_spaces.keeping import calibrated_by, keep_rules
 from search_spaces.loads import load_axes, load_rules, plan_from_document
 from search_spaces.rules import Rule, rule_from_text
 from search_spaces.space import (
@@ -51,11 +52,13 @@ def space_from_document(document: SpaceDocument, *, path: Path) -> SearchSpace:
 def _assembled(document: SpaceDocument, path: Path) -> SearchSpace:
     inputs = Inputs(folder=path.parent)
     axes = _axes(document.axes, [variant.name for variant in document.variants])
-    quantized = Precision.INT8.value in axes[1].values
     task = task_from_document(
-        document.task, inputs=inputs, fake=document.backend == FAKE, quantized=quantized
+        document.task,
+        inputs=inputs,
+        fake=document.backend == FAKE,
+        calibrated_by=calibrated_by(axes),
     )
-    rules = (*_rules(document.rules, axes), *load_rules(axes))
+    rules = (*_rules(document.rules, axes), *load_rules(axes), *keep_rules(axes))
     _check_words(rules, axes, [variant.name for variant in document.variants])
     check_rules(axes, rules)
     return SearchSpace(

@@ -1,12 +1,12 @@
-"""One line for people from what pydantic found wrong: the key, the value and the mend.
+"""What pydantic found wrong in words for people: of each error the key, the value and the mend.
 
-Pydantic reports every error with its own place and words. People mend one line at a time, so the
-first error is told in full and the others are counted.
+Pydantic reports every error with its own place and words. The one that explains most stands first,
+the others below it, a line each, so that a file is mended in one go.
 """
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,7 +27,7 @@ from search_spaces.document import (
 )
 from search_spaces.errors import SpaceError
 from search_spaces.field_types import COMPLAINT, shown
-from search_spaces.spelling import did_you_mean
+from search_spaces.spelling import did_you_mean, nearest
 from search_spaces.task_document import (
     ALIKE,
     EACH,
@@ -39,6 +39,11 @@ from search_spaces.task_document import (
     SharesDocument,
     TaskDocument,
 )
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_MOST_TOLD = 10  # errors; beyond them a file was meant as something else
 
 _Context: TypeAlias = dict[str, Any]
 _Place: TypeAlias = tuple[int | str, ...]
@@ -87,18 +92,32 @@ _MENDS: dict[str, Callable[[_Context], str]] = {
 
 
 def space_error_from_validation(error: ValidationError, *, source: str) -> SpaceError:
-    """Tell the first error, or the first unknown key, in one line and count the others."""
+    """Tell all errors, a line each, the first unknown key first."""
     found = error.errors(include_url=False)
-    # a slip in a needed key is two errors, and the unknown key says more than the missing one
-    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    context: _Context = first.get("ctx", {})
-    place: _Place = first["loc"]
+    # a slip in a needed key is two errors, of which the unknown key says more than the missing one
+    found.sort(key=lambda one: one["type"] != "extra_forbidden")
+    meant = {_meant(one["loc"]) for one in found if one["type"] == "extra_forbidden"}
+    found = [one for one in found if one["type"] != "missing" or one["loc"] not in meant]
+    (key, problem), *others = map(_told, found)
+    lines = [f"  {where}: {what}" for where, what in others[: _MOST_TOLD - 1]]
+    untold = len(found) - _MOST_TOLD
+    if untold > 0:
+        lines.append(f"  and {untold} more")
+    return SpaceError("\n".join((problem, *lines)), source=source, key=key)
+
+
+def _meant(place: _Place) -> _Place:
+    """Return the place of the key that an unknown one is a slip of, where there is such a key."""
+    return (*place[:-1], nearest(str(place[-1]), _siblings(place)) or "")
+
+
+def _told(one: "ErrorDetails") -> tuple[str, str]:
+    """Return the key of an error, and the value and mend in words."""
+    context: _Context = one.get("ctx", {})
+    place: _Place = one["loc"]
     if context.get("key"):
         place = (*place, context["key"])
-    problem = _problem(first["type"], first["input"], place=place, context=context)
-    if len(found) > 1:
-        problem += f" (and {len(found) - 1} more)"
-    return SpaceError(problem, source=source, key=_key(place))
+    return _key(place), _problem(one["type"], one["input"], place=place, context=context)
 
 
 def _problem(kind: str, value: object, *, place: _Place, context: _Context) -> str:

@@ -13,6 +13,7 @@ Scalar: TypeAlias = bool | int | float | str
 REQUIRED_AXES = ("variant", "precision", "batch_size", "concurrency")
 LOAD_AXES = ("load", "rate_rps", "max_queue_delay_us")
 OPEN, CLOSED = "open", "closed"
+KEEP_LAYERS = "keep_layers"  # an option of every backend that takes the precision from the model
 
 
 class Precision(StrEnum):
@@ -104,6 +105,11 @@ def deployment_from_axes(values: dict[str, Scalar]) -> Deployment:
         options=tuple(options),
         load=_load(values),
     )
+
+
+def kept_layers(deployment: Deployment) -> int:
+    """Say how many of a deployment's most sensitive layers stay in fp32."""
+    return int(dict(deployment.options).get(KEEP_LAYERS, 0))
 
 
 def _load(values: dict[str, Scalar]) -> OpenLoad | None:

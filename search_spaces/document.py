@@ -110,7 +110,7 @@ class AxesDocument(Section):
         list[Annotated[Precision, Field(strict=False)]], Field(min_length=1), Distinct
     ] = Field(
         default=[Precision.FP32],
-        description="Arithmetic of the engine; int8 is static and needs calibration data.",
+        description="Arithmetic of the engine; int8 and fp8 need calibration data.",
         examples=[["fp32", "int8"]],
     )
     batch_size: Annotated[list[Count], Field(min_length=1), Distinct] = Field(

@@ -1,5 +1,6 @@
 """The task of a space: what is scored, and on which files, from its section."""
 
+from search_spaces.deployment import KEEP_LAYERS
 from search_spaces.errors import SpaceError
 from search_spaces.inputs import Inputs
 from search_spaces.space import Preprocessing, SplitFiles, SplitOfOne, Task, TaskKind
@@ -13,14 +14,16 @@ from search_spaces.task_document import (
 _WHOLE = 1 + 1e-9  # shares such as 0.7 + 0.2 + 0.1 do not add up to exactly 1 in binary
 
 
-def task_from_document(task: TaskDocument, *, inputs: Inputs, fake: bool, quantized: bool) -> Task:
+def task_from_document(
+    task: TaskDocument, *, inputs: Inputs, fake: bool, calibrated_by: str | None
+) -> Task:
     """Resolve the task and its data.
 
     Args:
         task: The section as it was written.
         inputs: Where relative paths start.
         fake: The fake backend makes its own data; every other one needs some.
-        quantized: Static int8 is searched, which needs calibration samples.
+        calibrated_by: What of the axes needs calibration samples; None where nothing does.
 
     Raises:
         SpaceError: A metric or data that are missing or too many, a file that is not there, or
@@ -42,10 +45,12 @@ def task_from_document(task: TaskDocument, *, inputs: Inputs, fake: bool, quanti
             key="task.data",
         )
     data = None if task.data is None else _data(task.data, inputs)
-    if quantized and isinstance(data, SplitFiles) and data.calibration is None:
+    if calibrated_by and isinstance(data, SplitFiles) and data.calibration is None:
+        mend = "take it out of axes" + (
+            ".precision (int8-dynamic needs none)" if calibrated_by != KEEP_LAYERS else ""
+        )
         raise SpaceError(
-            "is missing, and static int8 needs it; add a calibration file or take int8 out of "
-            "axes.precision (int8-dynamic needs none)",
+            f"is missing, and {calibrated_by} needs it; add a calibration file or {mend}",
             key="task.data.calibration",
         )
     return Task(

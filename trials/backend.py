@@ -20,7 +20,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
-from search_spaces.deployment import Deployment, Precision, Scalar
+from search_spaces.deployment import KEEP_LAYERS, Deployment, Precision, Scalar
 from trials.inspection import BuildLog, Layer
 from trials.measurement import Block, Seconds
 
@@ -32,8 +32,12 @@ Request: TypeAlias = Callable[[], None]
 
 
 class Scope(StrEnum):
-    """What an option changes: the built engine (and so its answers), or only how it is served."""
+    """What an option changes: the model, the engine that is built of it, or how that is served.
 
+    What changes the model changes its digest, and stands for itself by that.
+    """
+
+    MODEL = "model"
     ENGINE = "engine"
     SERVING = "serving"
 
@@ -55,6 +59,16 @@ class Option:
     choices: tuple[Scalar, ...] = ()
     least: int = 1
     help: str
+
+
+KEEP_LAYERS_OPTION = Option(
+    name=KEEP_LAYERS,
+    scope=Scope.MODEL,
+    default=0,
+    least=0,
+    help="how many of the layers that suffer most from the precision stay in fp32",
+)
+"""Of every backend whose precision lives in the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

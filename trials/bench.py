@@ -11,25 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from search_spaces.deployment import Deployment, Precision
+from search_spaces.deployment import Deployment, Precision, kept_layers
 from search_spaces.space import SearchSpace, Task, TaskKind
-from trials.backend import Backend, BuildsAtLength, EngineSpec, Tensors, Workshop
+from trials.backend import Backend, BuildsAtLength, EngineSpec, Workshop
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
-from trials.data.dataset import Dataset, Split, dataset_from_task, synthetic_dataset
+from trials.conversions import Conversions
+from trials.data.dataset import Dataset, Split, SplitName, dataset_from_task, synthetic_dataset
 from trials.data.feeding import feeds
-from trials.errors import DataError, InputChangedError, UnsupportedError
+from trials.errors import DataError, UnsupportedError
 from trials.inspection import BuildLog
 from trials.inspection_file import Inspection, keep_inspection
-from trials.models.onnx_model import ModelFacts, content_digest, read_facts
-from trials.models.precision import convert, converter_versions, needs_calibration
+from trials.models.layers import Product
+from trials.models.onnx_model import ModelFacts
 from trials.models.users_code import code_digest, function_from_name
 from trials.models.variants import Model, model_from_source
 from trials.scoring.scoring import check_labels
+from trials.sensitivity import LayerEffect
 from trials.store.entries import Entry
 from trials.store.store import Obtained, Store
-
-_CALIBRATION_BATCH = 32
 
 OnProgress = Callable[[str, float], None]
 
@@ -77,6 +77,7 @@ class Bench:
 
     Attributes:
         metric_code: Digest of a custom metric's code, None for other tasks.
+        conversions: The models that engines are built from.
     """
 
     def __init__(
@@ -96,6 +97,9 @@ class Bench:
         for model in self._models.values():
             if model.facts is not None:
                 self._check_data(model.name, model.facts)
+        self.conversions = Conversions(
+            store, dataset, space.task, metric_code=self.metric_code, source=space.source
+        )
         self._refusals: dict[EngineSpec, UnsupportedError] = {}
 
     @property
@@ -130,7 +134,7 @@ class Bench:
             StoreError: The store cannot be written.
         """
         source = self._models[deployment.variant]
-        model = self._converted(source, deployment.precision)
+        model = self._converted(source, deployment)
         spec = engine_spec(
             deployment,
             backend_name=self.backend.name,
@@ -148,6 +152,34 @@ class Bench:
             convert_s=model.seconds if model.made else 0.0,
             build_s=engine.seconds if engine.made else 0.0,
         )
+
+    def layers(self, variant: str, precision: Precision) -> tuple[Product, ...]:
+        """List the layers of a variant that a precision lowers.
+
+        Raises:
+            UnsupportedError: The precision cannot be made of it.
+        """
+        return self.conversions.layers(self._convertible(variant), precision)
+
+    def layer_effect(
+        self, variant: str, precision: Precision, *, layer: str, split: SplitName
+    ) -> LayerEffect:
+        """Say what lowering one layer of a variant does; an empty name stands for all of them.
+
+        Raises:
+            DataError: There is no such split.
+            UnsupportedError: The precision cannot be made of it.
+            StoreError: The store cannot be written.
+        """
+        return self.conversions.effect(self._convertible(variant), precision, layer, split)
+
+    def _convertible(self, variant: str) -> Model:
+        model = self._models[variant]
+        if not model.convertible:
+            raise UnsupportedError(
+                f"variant '{variant}' is of the fake backend and has no layers; give an ONNX model"
+            )
+        return model
 
     def _check_data(self, name: str, facts: ModelFacts) -> None:
         """Refuse a model that samples or labels do not suit, before anything is built."""
@@ -167,41 +199,14 @@ class Bench:
         yield self.dataset.search
         yield self.dataset.report
 
-    def _converted(self, model: Model, precision: Precision) -> Obtained:
+    def _converted(self, model: Model, deployment: Deployment) -> Obtained:
         if not model.convertible:
             return self.store.obtain(
                 "model", {"as-is": model.digest}, lambda out: _copy(model.path, out)
             )
-        calibration = self.dataset.calibration if needs_calibration(precision) else None
-        parts: dict[str, object] = {
-            "variant": model.digest,
-            "precision": precision.value,
-            "converters": dict(converter_versions(precision)),
-        }
-        if calibration is not None:
-            parts["calibration"] = calibration.digest
-            parts["preprocessing"] = asdict(self.dataset.preprocessing)
-
-        def make(out: Path) -> None:
-            batches = [] if calibration is None else self._calibration(calibration, model.path)
-            convert(model.path, precision, out, calibration=batches)
-            _refuse_changed(model)
-
-        return self.store.obtain("model", parts, make)
-
-    def _calibration(self, split: Split, model: Path) -> list[Tensors]:
-        facts = read_facts(model)
-        inputs, size = facts.inputs, facts.batch_size or _CALIBRATION_BATCH
-        starts = range(0, len(split) - size + 1, size) or range(1)  # whole batches only
-        indices = [np.arange(start, start + size) % len(split) for start in starts]
-        return [
-            feeds(
-                split.samples(chosen, self.dataset.preprocessing),
-                inputs,
-                source=self.space.source,
-            )
-            for chosen in indices
-        ]
+        return self.conversions.converted(
+            model, deployment.precision, keep_layers=kept_layers(deployment)
+        )
 
     def _built(self, spec: EngineSpec, model: Path, on_progress: OnProgress) -> Obtained:
         if spec in self._refusals:
@@ -270,15 +275,6 @@ def _metric_code(task: Task) -> str | None:
         return None
     function_from_name(task.metric, key="task.metric", refusal=DataError)
     return code_digest()
-
-
-def _refuse_changed(model: Model) -> None:
-    """See that what was just read is what the digest names, or it would be stored as such."""
-    if content_digest(model.path) != model.digest:
-        raise InputChangedError(
-            f"{model.path}: variant '{model.name}' has changed since the search began; put the "
-            "old file back and go on, or search the new one under another --study name"
-        )
 
 
 def _copy(source: Path, out: Path) -> None:

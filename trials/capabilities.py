@@ -149,8 +149,8 @@ def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int |
 def engine_options(
     deployment: Deployment, capabilities: Capabilities
 ) -> tuple[tuple[str, Scalar], ...]:
-    """Return the chosen options that change the engine, as (name, value)."""
-    names = {option.name for option in capabilities.options if option.scope is Scope.ENGINE}
+    """Return the chosen options that change the engine or its model, as (name, value)."""
+    names = {o.name for o in capabilities.options if o.scope is not Scope.SERVING}
     return tuple(pair for pair in deployment.options if pair[0] in names)
 
 
@@ -176,8 +176,8 @@ def _is_dynamic(deployment: Deployment, capabilities: Capabilities) -> bool:
 def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployment, ...]:
     """Return one deployment for each engine that the space's deployments need.
 
-    The engines of two deployments are the same where variant, precision, options of scope ENGINE
-    and, where it matters, batch size are.
+    The engines of two deployments are the same where variant, precision, options of the scopes
+    MODEL and ENGINE and, where it matters, batch size are.
 
     Args:
         space: What is to be built.

@@ -12,6 +12,9 @@ from pydantic import TypeAdapter
 from optimizer.study.study import SearchStudy
 from trials.measurement import Estimate
 
+DECIDED = 0.05
+"""Probability up to which a candidate does not belong; it belongs from 1 less this on."""
+
 _MEASURED = "trifront:certify:"
 _CERTIFICATE = "trifront:certificate"
 
@@ -71,6 +74,10 @@ class Certificate:
     def probabilities(self) -> dict[int, float]:
         """Return the probability of each candidate by its trial's number."""
         return {one.trial: one.probability for one in self.candidates}
+
+    def of_trial(self, number: int) -> Certified | None:
+        """Return what it says of a trial; None where it says nothing."""
+        return next((one for one in self.candidates if one.trial == number), None)
 
 
 _REMEASURED: TypeAdapter[Remeasured] = TypeAdapter(Remeasured)

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from optimizer.certifying.certificate import (
+    DECIDED,
     Certificate,
     Certified,
     Remeasured,
@@ -37,7 +38,6 @@ from trials.measuring.load import CONTENDED
 from trials.outcome import Completed, Outcome
 
 MOST_SESSIONS = 30
-_DECIDED = 0.05  # probability up to which a candidate does not belong
 
 
 class Runner(Protocol):
@@ -212,7 +212,7 @@ class _Certifying:
 
 
 def _is_open(probability: float) -> bool:
-    return _DECIDED < probability < 1 - _DECIDED
+    return DECIDED < probability < 1 - DECIDED
 
 
 class _SessionDrawer:

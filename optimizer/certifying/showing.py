@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from optimizer.certifying.certificate import Certificate
 from optimizer.front.front import Front
@@ -12,6 +12,8 @@ from trials.measuring.comparison import SPEEDS
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_WORDS = ("deployment", "on front")  # columns; the others are numbers
 
 
 def with_certificate(front: Front, certificate: Certificate, *, trials: int) -> Front:
@@ -42,34 +44,42 @@ def words_of(certificate: Certificate, *, trials: int) -> str:
     return f"certified {at} in {certificate.sessions} sessions, {how}{since}"
 
 
-def table_of_certificate(certificate: Certificate, front: Front) -> "Table":
-    """Lay out each candidate with its probability and its speeds over sessions."""
-    from rich.table import Table
-    from rich.text import Text
-
+def rows_of_certificate(
+    certificate: Certificate, front: Front
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return a header, and of each candidate its probability and its speeds over sessions."""
     names = [one.metric.name for one in front.objectives if one.metric.name in SPEEDS]
     found = {one.trial: one for one in certificate.candidates}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", justify="right")
-    table.add_column("deployment")
-    table.add_column("on front")
-    table.add_column("sessions", justify="right")
-    for name in names:
-        table.add_column(Text(label(name)), justify="right")
+    rows = []
     for one in front.candidates:
         certified = found.get(one.record.number)
         if certified is None:
             continue
         speeds = dict(certified.speeds)
-        standing = standing_of(replace(one, probability=certified.probability))
-        cells = (
-            str(certified.trial),
-            short(one.record.outcome.deployment),
-            standing,
-            str(certified.sessions),
-            *(text_of(speeds[name]) for name in names),
+        rows.append(
+            (
+                str(certified.trial),
+                short(one.record.outcome.deployment),
+                standing_of(replace(one, probability=certified.probability)),
+                str(certified.sessions),
+                *(text_of(speeds[name]) for name in names),
+            )
         )
-        table.add_row(*map(Text, cells))
+    return ("trial", "deployment", "on front", "sessions", *map(label, names)), rows
+
+
+def table_of_certificate(certificate: Certificate, front: Front) -> "Table":
+    """Lay out each candidate with its probability and its speeds over sessions."""
+    from rich.table import Table
+    from rich.text import Text
+
+    header, rows = rows_of_certificate(certificate, front)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        side: Literal["left", "right"] = "left" if name in _WORDS else "right"
+        table.add_column(Text(name), justify=side)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -26,6 +26,7 @@ from optimizer.cli import (
     reporting,
     saturating,
     searching,
+    sensitivity,
     storekeeping,
     tracking,
 )
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command()(searching.search)
 app.command()(building.build)
+app.command()(sensitivity.precision_report)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(effects.effect)

@@ -11,26 +11,31 @@ from optimizer.cli.options import (
     ObjectivesOption,
     PlotOption,
     StorageOption,
+    StudyArgument,
     StudyOption,
     TrialArgument,
     WhereOption,
     WorkspaceOption,
     names_of,
     results_console,
+    study_named,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from optimizer.front.front import Candidate, Front
+    from optimizer.study.records import TrialRecord
+    from optimizer.study.study import SearchStudy
     from trials.measurement import Quality
 
 NOTHING_FEASIBLE = 3
 
 
 def front(
+    study: StudyArgument = None,
     *,
-    study: StudyOption = None,
+    named: StudyOption = None,
     objectives: ObjectivesOption = None,
     where: WhereOption = None,
     weights: Annotated[
@@ -64,18 +69,14 @@ def front(
 
       trifront front --objectives latency_p50_ms,engine_size_mb --prefer engine_size_mb
 
-      trifront front --study resnet --plot front.png --csv trials.csv
+      trifront front resnet --plot front.png --csv trials.csv
     """
     from optimizer.front.asking import question_of
-    from optimizer.front.data import csv_of_records, data_of_front
     from optimizer.front.of_study import front_of_study
-    from optimizer.front.plot import png_of_front
-    from optimizer.front.words import why_empty
     from optimizer.wiring import place_at, study_at
-    from optimizer.workspace import write_atomically
 
     place = place_at(workspace, storage)
-    found = study_at(place, study)
+    found = study_at(place, study_named(study, named))
     records = found.records()
     question = question_of(
         found.space, records, objectives=names_of(objectives), where=where or []
@@ -83,19 +84,46 @@ def front(
     the_front = front_of_study(found, place.workspace, question)
     ranked = _ranked(the_front, weights, prefer)
     if plot is not None:
-        png = png_of_front(the_front, f"{found.name}: {len(records)} trials")
-        write_atomically(plot, png, option="--plot")
+        _draw(the_front, plot, f"{found.name}: {len(records)} trials")
     if csv is not None:
-        text = csv_of_records(question.chosen(records))
-        write_atomically(csv, text.encode(), option="--csv")
+        _write_csv(question.chosen(records), csv)
+    _report(the_front, found, ranked, json=json)
+
+
+def _draw(front: "Front", path: Path, title: str) -> None:
+    from optimizer.front.plot import png_of_front
+    from optimizer.workspace import write_atomically
+
+    write_atomically(path, png_of_front(front, title), option="--plot")
+
+
+def _write_csv(records: "Sequence[TrialRecord]", path: Path) -> None:
+    from optimizer.front.data import csv_of_records
+    from optimizer.workspace import write_atomically
+
+    write_atomically(path, csv_of_records(records).encode(), option="--csv")
+
+
+def _report(
+    front: "Front",
+    study: "SearchStudy",
+    ranked: "tuple[Candidate, ...] | None",
+    *,
+    json: bool,
+) -> None:
+    """Print a front, and end with the code that tells an empty one."""
+    from optimizer.front.data import data_of_front
+    from optimizer.front.words import why_empty
+
     if json:
-        ranks = None if ranked is None else [one.record.number for one in ranked]
-        document = {"study": found.name, **data_of_front(the_front, found.verdicts())}
-        _echo_json(document if ranks is None else document | {"ranking": ranks})
+        document = {"study": study.name, **data_of_front(front, study.verdicts())}
+        if ranked is not None:
+            document |= {"ranking": [one.record.number for one in ranked]}
+        _echo_json(document)
     else:
-        print_front(the_front, found.verdicts(), shown=ranked)
-    if not the_front.candidates:
-        typer.echo(why_empty(the_front, trials=len(records)), err=True)
+        print_front(front, study.verdicts(), shown=ranked)
+    if not front.candidates:
+        typer.echo(why_empty(front, trials=len(study.records())), err=True)
         raise typer.Exit(NOTHING_FEASIBLE)
 
 

@@ -39,6 +39,14 @@ StudyOption = Annotated[
     str | None,
     typer.Option("--study", "-s", help="Name of the study.", show_default="the latest"),
 ]
+StudyArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STUDY]",
+        help="Name of the study, also as --study NAME.",
+        show_default="the latest",
+    ),
+]
 TrialArgument = Annotated[
     str,
     typer.Argument(
@@ -87,6 +95,21 @@ _PIPE_WIDTH = 160  # a pipe has no width: wide enough for a front, narrow enough
 def names_of(text: str | None) -> list[str]:
     """Read names that commas separate."""
     return [] if text is None else [name.strip() for name in text.split(",")]
+
+
+def study_named(argument: str | None, option: str | None) -> str | None:
+    """Return the study that a command is about, named by its argument or by ``--study``.
+
+    Raises:
+        UsageError: They name two.
+    """
+    from optimizer.errors import UsageError
+
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(
+            f"'{argument}' and --study '{option}' are two studies", hint="name one of them"
+        )
+    return argument if option is None else option
 
 
 def results_console() -> "Console":

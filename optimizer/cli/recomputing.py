@@ -88,7 +88,7 @@ def _text(statistic: "Statistic") -> str:
 
     if not isinstance(statistic, Estimate):
         return str(statistic)
-    low = "−∞" if statistic.low is None else repr(statistic.low)
+    low = "0" if statistic.low is None else repr(statistic.low)  # of speeds, which are not below
     high = "∞" if statistic.high is None else repr(statistic.high)
     return f"{statistic.value!r}\n[{low}, {high}]"
 

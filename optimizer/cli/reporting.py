@@ -9,18 +9,19 @@ from optimizer.cli.options import (
     WORKSPACE,
     ObjectivesOption,
     StorageOption,
+    StudyArgument,
+    StudyOption,
     WhereOption,
     WorkspaceOption,
     names_of,
+    study_named,
 )
 
 
 def report(
-    study: Annotated[
-        str | None,
-        typer.Argument(metavar="[STUDY]", help="Name of the study; the latest unless told."),
-    ] = None,
+    study: StudyArgument = None,
     *,
+    named: StudyOption = None,
     to: Annotated[
         Path | None,
         typer.Option(help="The HTML file to write.", dir_okay=False, show_default="STUDY.html"),
@@ -46,7 +47,7 @@ def report(
     from optimizer.workspace import write_atomically
 
     place = place_at(workspace, storage)
-    found = study_at(place, study)
+    found = study_at(place, study_named(study, named))
     question = question_of(
         found.space, found.records(), objectives=names_of(objectives), where=where or []
     )

@@ -13,7 +13,9 @@ from optimizer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from optimizer.study.study import SearchStudy
     from optimizer.tracking.syncing import Synced
+    from optimizer.workspace import Workspace
 
 STILL_WAITING = 1
 
@@ -56,11 +58,8 @@ def sync(
     """
     import os
 
-    from rich.console import Console
-
     from optimizer.errors import UsageError
-    from optimizer.tracking.destination import check_uri, destination_of
-    from optimizer.tracking.syncing import Syncing
+    from optimizer.tracking.destination import check_uri
     from optimizer.wiring import place_at, study_at
 
     usual = os.environ.get(MLFLOW_VARIABLE)  # where searches go: lends its credentials, no more
@@ -69,19 +68,36 @@ def sync(
     if old is not None and mlflow is None:
         raise UsageError("--from needs --mlflow", hint="say where the records are to go")
     place = place_at(workspace, storage)
-    syncing = Syncing(place.workspace, Console(stderr=True))
-    if mlflow is None and study is None:
-        synced = syncing.all(destination_of(usual, place.workspace))
-    else:
-        destination = destination_of(mlflow or usual, place.workspace)
-        if study is not None:
-            syncing.publish(study_at(place, study), destination)
-        if mlflow is not None:
-            syncing.readdress(destination, old=old)
-        synced = (syncing.one(destination),)
+    published = None if study is None else study_at(place, study)
+    synced = _delivered(place.workspace, published, mlflow=mlflow, usual=usual, old=old)
     (_print_json if json else _print)(synced)
     if any(one.waiting for one in synced):
         raise typer.Exit(STILL_WAITING)
+
+
+def _delivered(
+    workspace: "Workspace",
+    published: "SearchStudy | None",
+    *,
+    mlflow: str | None,
+    usual: str | None,
+    old: str | None,
+) -> "tuple[Synced, ...]":
+    """Deliver to every destination, or to the one that is named or gets a study published."""
+    from rich.console import Console
+
+    from optimizer.tracking.destination import destination_of
+    from optimizer.tracking.syncing import Syncing
+
+    syncing = Syncing(workspace, Console(stderr=True))
+    if mlflow is None and published is None:
+        return syncing.all(destination_of(usual, workspace))
+    destination = destination_of(mlflow or usual, workspace)
+    if published is not None:
+        syncing.publish(published, destination)
+    if mlflow is not None:
+        syncing.readdress(destination, old=old)
+    return (syncing.one(destination),)
 
 
 def _print_json(synced: "tuple[Synced, ...]") -> None:

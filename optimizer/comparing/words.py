@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.comparing.compare import Comparison
 from optimizer.comparing.scores import ScoreCompared
-from optimizer.front.words import label, number, text_of
+from optimizer.front.words import label, number, text_of, text_of_difference
 from trials.measuring.comparison import Verdict
 from trials.scoring.paired import PairedDifference
 
@@ -112,6 +112,6 @@ def _of_score(score: ScoreCompared) -> str:
 
 def _of_paired(paired: PairedDifference) -> str:
     return (
-        f"difference {text_of(paired.difference)}, {paired.differing:,} of {paired.samples:,} "
-        f"samples differ, p = {paired.doubt:.2g}"
+        f"difference {text_of_difference(paired.difference)}, {paired.differing:,} of "
+        f"{paired.samples:,} samples differ, p = {paired.doubt:.2g}"
     )

@@ -120,8 +120,9 @@ class StudyDetails:
         stored = about.get(trial_id, {})
         names = () if record is None else self._artifacts.names(record)
         is_scored = known is not None and known.is_scored(trial.number)
+        certified = None if known is None else known.certified(trial.number)
         # without a record it ended only just now, after the known study was looked at
-        key = (record is None, is_scored, names, tuple(stored.items()))
+        key = (record is None, is_scored, certified, names, tuple(stored.items()))
         before = kept.texts.get(trial.number)
         if before is not None and before[0] == key:
             return before[1]

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optimizer.certifying.certificate import Certificate, Certified, certificate_of
+from optimizer.certifying.showing import with_certificate
 from optimizer.dashboard.notes import note_of_study, note_of_trial
 from optimizer.front.figures import figures_of_front
 from optimizer.front.front import Front, FrontKeeper
@@ -41,6 +43,7 @@ class KnownStudy:
         self._fronts = FrontKeeper(search.space.objectives, search.space.constraints)
         self._records: dict[int, TrialRecord] = {}
         self._verdicts: dict[int, Quality] = {}
+        self._certificate: Certificate | None = None
         self._harvest: Harvest | None = None
 
     def refresh(self) -> None:
@@ -51,11 +54,14 @@ class KnownStudy:
         """
         self._search.refresh()
         records, verdicts = self._search.records(), self._search.verdicts()
-        # both only grow, and what is in them stays as it is
-        if (len(records), len(verdicts)) != (len(self._records), len(self._verdicts)):
+        certificate = certificate_of(self._search)
+        # records and verdicts only grow, and what is in them stays as it is
+        known = (len(self._records), len(self._verdicts), self._certificate)
+        if (len(records), len(verdicts), certificate) != known:
             self._harvest = None
         self._records = {record.number: record for record in records}
         self._verdicts = verdicts
+        self._certificate = certificate
 
     def record(self, number: int) -> TrialRecord | None:
         """Return an ended trial; None while it runs, or where it had no deployment."""
@@ -65,10 +71,19 @@ class KnownStudy:
         """Tell whether a trial has a verdict of the report split, which its note then holds."""
         return number in self._verdicts
 
+    def certified(self, number: int) -> Certified | None:
+        """Return what the study's certificate says of a trial, which its note then holds."""
+        return None if self._certificate is None else self._certificate.of_trial(number)
+
     def note_of_trial(self, record: TrialRecord, pictures: Sequence[str]) -> str:
         """Make the note of one trial, in Markdown, with the pictures at these addresses."""
-        verdict = self._verdicts.get(record.number)
-        return note_of_trial(record, self._search.space, verdict=verdict, pictures=pictures)
+        return note_of_trial(
+            record,
+            self._search.space,
+            verdict=self._verdicts.get(record.number),
+            certified=self.certified(record.number),
+            pictures=pictures,
+        )
 
     def harvest(self) -> Harvest:
         """Return what the study had come to at the last refresh."""
@@ -79,11 +94,14 @@ class KnownStudy:
     def _reaped(self) -> Harvest:
         search = self._search
         front = self._fronts.front(tuple(self._records.values()))
+        if self._certificate is not None:
+            front = with_certificate(front, self._certificate, trials=len(self._records))
         note = note_of_study(
             front,
             search.space,
             name=search.name,
             verdicts=self._verdicts,
+            certificate=self._certificate,
             digests=search.digests,
             environment=search.environment,
         )

@@ -8,10 +8,19 @@ so that a pipe in a name breaks no table.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from optimizer.certifying.certificate import Certificate, Certified
+from optimizer.certifying.showing import lines_of_certificate, rows_of_certificate
 from optimizer.front.certainty import Verdict, verdict_of_bounds
 from optimizer.front.front import Candidate, Front
 from optimizer.front.tables import topics_of_trial
-from optimizer.front.words import label, short, standing_of, summary_of_front, text_of
+from optimizer.front.words import (
+    label,
+    percent_of,
+    short,
+    standing_of,
+    summary_of_front,
+    text_of,
+)
 from optimizer.study.records import TrialRecord
 from search_spaces.space import SearchSpace
 from trials.measurement import Quality
@@ -33,6 +42,7 @@ def note_of_study(
     *,
     name: str,
     verdicts: Mapping[int, Quality],
+    certificate: Certificate | None,
     digests: Mapping[str, str],
     environment: Mapping[str, str],
 ) -> str:
@@ -43,6 +53,7 @@ def note_of_study(
         space: What is searched.
         name: Of the study.
         verdicts: Qualities on the report split by trial number.
+        certificate: Of the front, where it was certified.
         digests: SHA-256 by ``variant:<name>`` and ``data:<split>``.
         environment: Versions and device facts when the study was made.
     """
@@ -52,6 +63,7 @@ def note_of_study(
         "## Front",
         "\n".join(f"- {_plain(line)}" for line in summary_of_front(front)),
         *_front_table(front, verdicts),
+        *(() if certificate is None else _certificate(certificate, front)),
         "## Space",
         _table(("axis", "values"), ((axis.name, _listed(axis.values)) for axis in space.axes)),
         *(f"- rule: {_plain(rule.text)}" for rule in space.rules),
@@ -64,7 +76,12 @@ def note_of_study(
 
 
 def note_of_trial(
-    record: TrialRecord, space: SearchSpace, *, verdict: Quality | None, pictures: Sequence[str]
+    record: TrialRecord,
+    space: SearchSpace,
+    *,
+    verdict: Quality | None,
+    certified: Certified | None,
+    pictures: Sequence[str],
 ) -> str:
     """Say what was tried and what came of it, with intervals, flags and reasons.
 
@@ -72,6 +89,7 @@ def note_of_trial(
         record: The trial.
         space: What was asked of it.
         verdict: Its quality on the report split.
+        certified: What the study's certificate says of it.
         pictures: Addresses of pictures to show.
     """
     outcome = record.outcome
@@ -81,6 +99,9 @@ def note_of_trial(
     for heading, rows in topics_of_trial(record, verdict):
         if not heading.startswith(_TOPICS_OF_STUDY):
             parts += [f"### {_plain(heading)}", _table(("", ""), rows)]
+    if certified is not None:
+        heading = f"### certified, in {certified.sessions} sessions"
+        parts += [heading, _table(("", ""), _certified(certified))]
     parts += [f"![]({address})" for address in pictures]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -105,6 +126,21 @@ def _front_table(front: Front, verdicts: Mapping[int, Quality]) -> Iterator[str]
     yield _table(("trial", "deployment", "standing", *labels), rows)
     if len(front.candidates) > _MOST_ROWS:
         yield f"and {len(front.candidates) - _MOST_ROWS} more; `trifront front` lists them all"
+
+
+def _certificate(certificate: Certificate, front: Front) -> Iterator[str]:
+    """Yield what measuring the candidates again came to: when, how surely, and each speed."""
+    yield "## Certificate"
+    lines = lines_of_certificate(certificate, trials=certificate.trials)
+    yield "\n".join(f"- {_plain(line)}" for line in lines)
+    header, rows = rows_of_certificate(certificate, front)
+    yield _table(header, rows[:_MOST_ROWS])
+
+
+def _certified(certified: Certified) -> Iterator[tuple[str, str]]:
+    yield "on front", percent_of(certified.probability)
+    for name, estimate in certified.speeds:
+        yield label(name), text_of(estimate)
 
 
 def _front_row(

@@ -1,4 +1,4 @@
-"""What travels beside a model so that it can be checked: answers, raw blocks, the space file."""
+"""What travels beside a model so that it can be checked: answers, blocks, space file, trace."""
 
 import shutil
 from pathlib import Path
@@ -6,18 +6,22 @@ from pathlib import Path
 from optimizer.export.gathering import Export
 from optimizer.export.manifest import Role
 from optimizer.export.references_file import REFERENCES, write_references
+from search_spaces.arrivals import TraceArrivals
+from trials.measuring.schedules import trace_of
 
 BLOCKS = "blocks.parquet"
 SPACE = "space.yaml"
+TRACE = "arrivals.csv"
 
 
 def write_attachments(export: Export, folder: Path) -> dict[str, Role]:
-    """Write references, blocks and the space file, as far as there are any.
+    """Write references, blocks, the space file and its trace, as far as there are any.
 
     Returns:
         Role by file name.
 
     Raises:
+        InputChangedError: The trace is no longer the one that was measured with.
         OSError: The disk refuses.
     """
     roles = {SPACE: Role.SPACE}
@@ -28,4 +32,9 @@ def write_attachments(export: Export, folder: Path) -> dict[str, Role]:
     if export.blocks is not None:
         shutil.copyfile(export.blocks, folder / BLOCKS)
         roles[BLOCKS] = Role.BLOCKS
+    arrivals = export.space.plan.arrivals
+    if export.outcome.deployment.load is not None and isinstance(arrivals, TraceArrivals):
+        trace_of(arrivals)  # it may have changed since
+        shutil.copyfile(arrivals.path, folder / TRACE)
+        roles[TRACE] = Role.TRACE
     return roles

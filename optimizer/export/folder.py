@@ -15,6 +15,7 @@ from pathlib import Path
 from optimizer.errors import ExportError
 from optimizer.export.checksums import SUMS
 from optimizer.export.manifest import MANIFEST
+from trials.disk import sync
 from trials.store.locks import locked
 
 _FULL = "free some space, or name a place on another disk with --to"
@@ -58,7 +59,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
 def refuse_used(folder: Path) -> None:
@@ -101,16 +102,8 @@ def _parents(folder: Path) -> Iterator[None]:
 def _sync_tree(root: Path) -> None:
     for folder, _, files in os.walk(root):
         for name in files:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(Path(folder) / name)
+        sync(Path(folder))
 
 
 @contextmanager

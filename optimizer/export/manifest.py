@@ -40,6 +40,7 @@ class Role(StrEnum):
     SERVED = "served"
     REFERENCES = "references"
     BLOCKS = "blocks"
+    TRACE = "trace"
     SPACE = "space"
     README = "readme"
     CONFIG = "config"

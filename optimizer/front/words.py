@@ -18,13 +18,24 @@ _TRIALS_SHOWN = 6
 _SURE = 0.995  # rounds to 100 %
 
 
-def text_of(estimate: Estimate) -> str:
-    """Write a value with its interval, as ``1.23 [1.20, 1.27]``; ``∞`` where it is unbounded."""
-    low = "−∞" if estimate.low is None else number(estimate.low)
+def text_of(estimate: Estimate, *, lowest: str = "0") -> str:
+    """Write a value with its interval, as ``1.23 [1.20, 1.27]``; ``∞`` where it is unbounded.
+
+    Args:
+        estimate: What was measured.
+        lowest: What stands where the data give no lower limit: below 0 goes no latency, rate,
+            score or ratio, but a difference does (:func:`text_of_difference`).
+    """
+    low = lowest if estimate.low is None else number(estimate.low)
     high = "∞" if estimate.high is None else number(estimate.high)
     if estimate.low == estimate.value == estimate.high:
         return number(estimate.value)
     return f"{number(estimate.value)} [{low}, {high}]"
+
+
+def text_of_difference(estimate: Estimate) -> str:
+    """Write a difference with its interval, of which either end may be unbounded."""
+    return text_of(estimate, lowest="−∞")
 
 
 def number(value: float) -> str:
@@ -65,7 +76,7 @@ def standing_of(candidate: Candidate) -> str:
     The probability where it is known; behind ``≈`` the members that it cannot be told apart from;
     ``?`` where it may miss a bound.
     """
-    parts = [] if candidate.probability is None else [_percent(candidate.probability)]
+    parts = [] if candidate.probability is None else [percent_of(candidate.probability)]
     shown = candidate.tied_with[:_TIES_SHOWN]
     if shown:
         more = ",…" if len(candidate.tied_with) > _TIES_SHOWN else ""
@@ -166,7 +177,8 @@ def _legend(front: Front) -> Iterator[str]:
         yield "? may miss a bound: its interval lies on both sides"
 
 
-def _percent(share: float) -> str:
+def percent_of(share: float) -> str:
+    """Write a probability, as ``97 %``; none is written as sure that is not."""
     if 0 < share < 1 - _SURE:
         return "<1 %"
     return ">99 %" if _SURE < share < 1 else f"{share:.0%}".replace("%", " %")

@@ -34,6 +34,12 @@ class FrontView:
         rows = [_row(one) for one in self.front.candidates]
         return pd.DataFrame(rows, columns=None if rows else ["trial"]).set_index("trial")
 
+    def _repr_html_(self) -> str:
+        from optimizer.front.words import summary_of_front
+        from optimizer.notebooks.html import html_of
+
+        return html_of(self.title, [self.table()], summary_of_front(self.front))
+
     @property
     def knee(self) -> int | None:
         """Number of the trial at the knee; None on an empty front."""

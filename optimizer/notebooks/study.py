@@ -12,14 +12,14 @@ from optimizer.front.picking import record_named
 from optimizer.notebooks.front import FrontView
 from optimizer.notebooks.trial import Trial
 from optimizer.study.study import SearchStudy
-from optimizer.wiring import Place, opened_worker
+from optimizer.wiring import Place
 from search_spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from optimizer.certifying.certificate import Certificate
-    from optimizer.comparing.compare import Comparison
+    from optimizer.notebooks.certificate import CertificateView
+    from optimizer.notebooks.comparison import ComparisonView
 
 
 class Study:
@@ -82,7 +82,9 @@ class Study:
             title=f"{self.name}: {len(records)} trials",
         )
 
-    def certify(self, *, time_s: float = 600.0, sessions: int = 3) -> "Certificate":
+    def certify(
+        self, *, time_s: float = 600.0, sessions: int = 3, mlflow: str | None = None
+    ) -> "CertificateView":
         """Measure the candidates of the front again, in turns, until it is decided who belongs.
 
         What was found is kept: :meth:`front` tells its probabilities from then on.
@@ -90,33 +92,41 @@ class Study:
         Args:
             time_s: After which no measurement begins, seconds.
             sessions: At least so many, >= 2, those of earlier calls included.
+            mlflow: MLflow tracking URI whose credentials are needed; every MLflow that knows the
+                study is told, with ``none`` nobody.
+
+        Returns:
+            Whether the front is decided, and a table; in a notebook it shows itself.
 
         Raises:
             StudyError: There are no candidates.
             UsageError: Fewer than two sessions.
             TrialError: A model or data that cannot be used.
         """
-        from optimizer.certifying.certify import CertifyOrder, certify
+        from rich.console import Console
+
+        from optimizer.certification import certify_study, tell_mlflow
+        from optimizer.certifying.certify import CertifyOrder
         from optimizer.certifying.sessions import FEWEST_SESSIONS
+        from optimizer.notebooks.certificate import CertificateView
 
         if sessions < FEWEST_SESSIONS:
             raise UsageError(
                 f"sessions={sessions} would show no spread", hint="ask for two or more"
             )
-        workspace = self._place.workspace
-        with opened_worker(self.space, self._place) as worker:
-            return certify(
-                self._study,
-                front_of_study(self._study, workspace),
-                worker,
-                workspace,
-                order=CertifyOrder(sessions=sessions, time_s=time_s),
-                on_step=lambda _: None,
-            )
+        front, certificate = certify_study(
+            self._study,
+            self._place,
+            CertifyOrder(sessions=sessions, time_s=time_s),
+            on_step=lambda _: None,
+        )
+        console = Console(stderr=True, force_jupyter=False, force_terminal=False)
+        tell_mlflow(self._study, certificate, self._place, mlflow=mlflow, console=console)
+        return CertificateView(certificate=certificate, front=front)
 
     def compare(
         self, a: int | str, b: int | str, *, within: float = 0.02, time_s: float = 90.0
-    ) -> "Comparison":
+    ) -> "ComparisonView":
         """Compare two trials, measured in turns: is ``b`` faster than ``a``, or equivalent?
 
         Args:
@@ -126,7 +136,8 @@ class Study:
             time_s: After which what is undecided stays so, seconds.
 
         Returns:
-            Verdicts with ratios b / a; ``is_worse`` tells whether anything is worse.
+            Verdicts with ratios b / a, and a table; in a notebook it shows itself; ``is_worse``
+            tells whether anything is worse.
 
         Raises:
             OptimizerError: A name that leads nowhere, or trials that cannot be compared.
@@ -135,9 +146,10 @@ class Study:
         from optimizer.comparing.compare import CompareOrder
         from optimizer.comparing.naming import Names, compared
         from optimizer.comparing.side import FileOrder
+        from optimizer.notebooks.comparison import ComparisonView
         from optimizer.verification.speed import USUAL_SPEEDS
 
-        return compared(
+        found = compared(
             (str(a), str(b)),
             Names(
                 place=self._place,
@@ -152,6 +164,7 @@ class Study:
             stored=False,
             on_step=lambda _: None,
         )
+        return ComparisonView(comparison=found)
 
     def export(
         self,

@@ -13,7 +13,7 @@ from trials.outcome import Completed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from optimizer.saturation.result import Saturation
+    from optimizer.notebooks.saturation import SaturationView
 
 
 class Trial:
@@ -98,7 +98,7 @@ class Trial:
             columns=["block", "latency_ms"],
         )
 
-    def saturate(self, slo: str | Sequence[str] = (), *, time_s: float = 60.0) -> "Saturation":
+    def saturate(self, slo: str | Sequence[str] = (), *, time_s: float = 60.0) -> "SaturationView":
         """Load the deployment more and more, and find how much it can take.
 
         What was found is kept with the trial, and replaces an earlier finding.
@@ -108,16 +108,21 @@ class Trial:
                 unless told.
             time_s: About how long it may take, seconds.
 
+        Returns:
+            The rate that keeps the promise, tables and a picture; in a notebook it shows itself.
+
         Raises:
             ExportError: The trial was not measured.
             UsageError: Bounds that cannot be meant.
             TrialError: The deployment cannot be measured tonight, or no longer at all.
         """
+        from optimizer.notebooks.saturation import SaturationView
         from optimizer.saturation.saturate import SaturateOrder, saturate
 
         bounds = (slo,) if isinstance(slo, str) else tuple(slo)
         order = SaturateOrder(slo=bounds, time_s=time_s)
-        return saturate(self._record, self._study, self._place, order, on_step=lambda _: None)
+        found = saturate(self._record, self._study, self._place, order, on_step=lambda _: None)
+        return SaturationView(saturation=found)
 
     def _measured(self) -> Completed:
         outcome = self._record.outcome

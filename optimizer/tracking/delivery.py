@@ -15,12 +15,13 @@ from typing import Protocol
 
 from optimizer.errors import OptimizerError, TrackingError, UnavailableError, WorkspaceError
 from optimizer.tracking.ledger import Delivered, Ledger
-from optimizer.tracking.messages import FrontFound, Message, TrialEnded
+from optimizer.tracking.messages import CertificateGiven, FrontFound, Message, TrialEnded
 from optimizer.tracking.patience import Patience, queues_of, uid_of
 from optimizer.tracking.publisher import Result
 from optimizer.tracking.runs import Step
 from optimizer.tracking.spool import Parcel, Spool, label_of
 
+_REPLACED = ("certificate-", "front-")  # labels of records of which only the latest counts
 _IN_A_ROW = 3  # refusals of different records, after which the fault is MLflow's
 
 
@@ -104,14 +105,14 @@ class Delivery:
         return self._patience.wait_s([first for first, *_ in queues])
 
     def _waiting(self) -> tuple[str, ...]:
-        """Look what waits, without fronts that a later one replaces."""
+        """Look what waits, without what a later one of the same study replaces."""
         with self._step():
             names = self._spool.waiting()
             latest = {label_of(name): name for name in names}
             replaced = {
                 name
                 for name in names
-                if label_of(name).startswith("front-") and latest[label_of(name)] != name
+                if label_of(name).startswith(_REPLACED) and latest[label_of(name)] != name
             }
             for name in replaced:
                 with suppress(WorkspaceError):  # the disk is full: it is passed over all the same
@@ -154,7 +155,7 @@ class Delivery:
         message = parcel.envelope.message
         result = publisher.publish(parcel)
         if not self._is_whole(message):
-            self._refuse(name, "trials of the front wait themselves, to be marked when they come")
+            self._refuse(name, "its trials wait themselves, to be marked when they come")
             return
         blocks = isinstance(message, TrialEnded) and message.blocks is not None
         with self._step():
@@ -181,12 +182,17 @@ class Delivery:
         return self._publisher
 
     def _is_whole(self, message: Message) -> bool:
-        """Tell whether all that a front marks is in MLflow; any other message stands alone."""
-        if not isinstance(message, FrontFound):
-            return True
+        """Tell whether all that a message marks is in MLflow; most stand alone."""
+        match message:
+            case FrontFound(members=members):
+                marked = members
+            case CertificateGiven(trials=trials):
+                marked = tuple(one.uid for one in trials)
+            case _:
+                return True
         with self._step():
             waiting = self._spool.labels()
-        return not any(f"trial-{uid}" in waiting for uid in message.members)
+        return not any(f"trial-{uid}" in waiting for uid in marked)
 
     def _rest(self, error: Exception) -> None:
         hint = error.hint if isinstance(error, OptimizerError) else ""

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from optimizer.workspace import writing
+from trials.disk import sync
 
 LEDGER_FORMAT: Literal[1] = 1
 
@@ -55,7 +56,7 @@ class Ledger:
                 line = b"\n" + line
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())
+            sync(self._path)
 
     def read(self) -> dict[str, Delivered]:
         """Return what was delivered, by label; the latest of each."""

@@ -172,6 +172,40 @@ class FrontFound:
 
 @_STRICT
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertifiedTrial:
+    """What a certificate says of one trial.
+
+    Attributes:
+        uid: Of the trial.
+    """
+
+    uid: str
+    tags: Pairs
+    metrics: Metrics
+
+
+@_STRICT
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateGiven:
+    """A front was certified; what an earlier certificate said of other trials is outdated.
+
+    Attributes:
+        uid: Id of the study, of which the latest certificate counts.
+        search: Uid of the run of the search.
+        words: When, in how many sessions, and whether it was decided.
+        at_ms: When, since the epoch.
+    """
+
+    uid: str
+    search: str
+    words: str
+    at_ms: int
+    trials: tuple[CertifiedTrial, ...]
+    kind: Literal["certificate"] = "certificate"
+
+
+@_STRICT
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchEnded:
     """A session of a search has ended.
 
@@ -192,7 +226,13 @@ class SearchEnded:
 
 
 Message: TypeAlias = (
-    SearchBegan | EngineBuilt | TrialEnded | VerdictGiven | FrontFound | SearchEnded
+    SearchBegan
+    | EngineBuilt
+    | TrialEnded
+    | VerdictGiven
+    | FrontFound
+    | CertificateGiven
+    | SearchEnded
 )
 
 

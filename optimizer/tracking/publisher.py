@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
 from optimizer.errors import TrackingError
+from optimizer.tracking.certified_runs import tell_certificate
 from optimizer.tracking.engines import Engines
 from optimizer.tracking.messages import (
+    CertificateGiven,
     EngineBuilt,
     FrontFound,
     Point,
@@ -95,21 +97,26 @@ class Publisher:
         wanted = parcel.envelope.experiment
         experiment_id = self.runs.experiment(wanted)
         place = _Address(id=experiment_id, study_id=wanted.study_id, parcel=parcel)
+        result: Result
         match parcel.envelope.message:
             case SearchBegan() as told:
-                return self._search(place, told)
+                result = self._search(place, told)
             case EngineBuilt() as told:
-                return self._engine(place, told)
+                result = self._engine(place, told)
             case TrialEnded() as told:
-                return self._trial(place, told)
+                result = self._trial(place, told)
             case VerdictGiven() as told:
-                return self._verdict(place, told)
+                result = self._verdict(place, told)
             case FrontFound() as told:
-                return self._front(place, told)
+                result = self._front(place, told)
+            case CertificateGiven() as told:
+                changed = tell_certificate(self.runs, place.id, place.study_id, told)
+                result = "delivered" if changed else "found"
             case SearchEnded() as told:
-                return self._end(place, told)
+                result = self._end(place, told)
             case _ as unreachable:
                 assert_never(unreachable)
+        return result
 
     def _search(self, place: _Address, told: SearchBegan) -> Result:
         run = self.runs.of_uid(place.id, told.uid)

@@ -19,12 +19,13 @@ from optimizer.front.words import short
 from optimizer.study.records import TrialRecord, json_from_outcome
 from optimizer.tracking.messages import (
     EngineBuilt,
+    Metrics,
     Pairs,
     Point,
     TrialEnded,
     VerdictGiven,
 )
-from search_spaces.deployment import Precision
+from search_spaces.deployment import Deployment, kept_layers
 from trials.measurement import Estimate, Quality
 from trials.measuring.sentinel import Sighting, level_of
 from trials.models.precision import needs_calibration
@@ -73,7 +74,7 @@ def content_of_record(
     """
     outcome = record.outcome
     deployment = outcome.deployment
-    datasets = _datasets(facts.digests, _splits_of_trial(deployment.precision))
+    datasets = _datasets(facts.digests, _splits_of_trial(deployment))
     tags = {
         **_tags_of_record(record, facts),
         **{f"digest.{split}": digest for split, digest in datasets},
@@ -130,11 +131,16 @@ def content_of_engine(outcome: Completed, facts: StudyFacts) -> EngineBuilt:
 
 def content_of_verdict(uid: str, quality: Quality) -> VerdictGiven:
     """Say what the run of a front member holds besides: its scores on the report split."""
-    pairs = (
-        pair for name, estimate in quality.scores for pair in _ends(f"report.{name}", estimate)
+    metrics = metrics_of_estimates(
+        {f"report.{name}": estimate for name, estimate in quality.scores}
     )
     digest = quality.split_digest
-    return VerdictGiven(uid=uid, metrics=_finite(pairs), datasets=((quality.split, digest),))
+    return VerdictGiven(uid=uid, metrics=metrics, datasets=((quality.split, digest),))
+
+
+def metrics_of_estimates(estimates: Mapping[str, Estimate]) -> Metrics:
+    """Return estimates by name with the ends of their intervals, as far as these are known."""
+    return _finite(pair for name, each in estimates.items() for pair in _ends(name, each))
 
 
 def device_of(outcome: Outcome, backend: str) -> str:
@@ -187,9 +193,10 @@ def _finite(pairs: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]
     return tuple(pair for pair in pairs if math.isfinite(pair[1]))
 
 
-def _splits_of_trial(precision: Precision) -> tuple[str, ...]:
+def _splits_of_trial(deployment: Deployment) -> tuple[str, ...]:
     # the report split is scored once, at the end of a search, by no trial
-    return ("calibration", "search") if needs_calibration(precision) else ("search",)
+    calibrated = needs_calibration(deployment.precision) or kept_layers(deployment) > 0
+    return ("calibration", "search") if calibrated else ("search",)
 
 
 def _tags_of_record(record: TrialRecord, facts: StudyFacts) -> dict[str, str]:

@@ -16,6 +16,7 @@ from optimizer.front.data import csv_of_records, data_of_front
 from optimizer.front.front import Front
 from optimizer.front.growth import GrowthPoint, csv_of_growth
 from optimizer.front.words import short, text_of
+from optimizer.study.study import SearchStudy
 from optimizer.tracking.messages import Experiment, FrontFound, Point, SearchBegan, SearchEnded
 from optimizer.tracking.run_content import datasets_of, source_tags
 from search_spaces.space import SearchSpace
@@ -50,7 +51,23 @@ class SearchFacts:
     @property
     def uid(self) -> str:
         """Uid of the run of the search."""
-        return f"search-{self.study_id}"
+        return uid_of_search(self.study_id)
+
+
+def uid_of_search(study_id: str) -> str:
+    """Name the run of a search unlike those of trials."""
+    return f"search-{study_id}"
+
+
+def facts_of_search(study: SearchStudy) -> SearchFacts:
+    """Say what identifies the search of a study."""
+    return SearchFacts(
+        study=study.name,
+        study_id=study.identity,
+        space=study.space,
+        space_file=study.space_file,
+        digests=tuple(sorted(study.digests.items())),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

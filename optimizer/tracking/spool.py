@@ -26,6 +26,7 @@ from pathlib import Path
 from optimizer.errors import TrackingError
 from optimizer.tracking.messages import Envelope, envelope_from_json, json_from_envelope
 from optimizer.workspace import writing
+from trials.disk import sync, write_new
 from trials.store.locks import locked
 
 _ENVELOPE = "envelope.json"
@@ -87,7 +88,7 @@ class Spool:
                     (drafts / name).rename(self._waiting / name)
                 finally:
                     shutil.rmtree(drafts, ignore_errors=True)
-                _sync(self._waiting)
+                sync(self._waiting)
         return name
 
     def waiting(self) -> tuple[str, ...]:
@@ -140,7 +141,7 @@ class Spool:
                 for name in names:
                     mine = f"{self._next():010d}-{label_of(name)}"
                     (other.folder / "waiting" / name).rename(self._waiting / mine)
-                _sync(self._waiting)
+                sync(self._waiting)
         return len(names)
 
     def sweep(self) -> None:
@@ -175,20 +176,15 @@ def _fill(folder: Path, envelope: Envelope, attachments: Iterable[Attachment]) -
     folder.mkdir(parents=True)
     for attachment in attachments:
         _attach(attachment.source, folder / attachment.name)
-    with (folder / _ENVELOPE).open("xb") as file:
-        file.write(json_from_envelope(envelope))
-        file.flush()
-        os.fsync(file.fileno())
-    _sync(folder)
+    write_new(folder / _ENVELOPE, json_from_envelope(envelope))
+    sync(folder)
 
 
 def _attach(source: Path | bytes, target: Path) -> None:
     """Link a file, or copy it where it lies on another file system; never follow a link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(source, bytes):
-        with target.open("xb") as file:  # never through a link to something else
-            file.write(source)
-        _sync(target)
+        write_new(target, source)
         return
     if not stat.S_ISREG(source.lstat().st_mode):
         raise OSError(0, "is not a regular file", str(source))
@@ -196,12 +192,4 @@ def _attach(source: Path | bytes, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
-        _sync(target)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(target)

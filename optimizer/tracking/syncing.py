@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from optimizer.certifying.certificate import Certificate
 from optimizer.errors import TrackingError, UsageError
 from optimizer.front.front import front_of
 from optimizer.study.study import SearchStudy
+from optimizer.tracking.certificate_content import content_of_certificate
 from optimizer.tracking.courier import Courier, WaitLimits
 from optimizer.tracking.destination import (
     Destination,
@@ -16,6 +18,8 @@ from optimizer.tracking.destination import (
 )
 from optimizer.tracking.gate import Gate
 from optimizer.tracking.ledger import Ledger
+from optimizer.tracking.messages import Envelope
+from optimizer.tracking.search_content import experiment_of, facts_of_search
 from optimizer.tracking.sessions import Sessions
 from optimizer.tracking.spool import Spool, label_of
 from optimizer.tracking.telling import waited_for, what_is_left
@@ -145,6 +149,31 @@ class Syncing:
         tracker.begin(records)
         front = front_of(records, space.objectives, space.constraints)
         tracker.end(front, records, study.verdicts(), killed=False)
+
+    def certified(
+        self, study: SearchStudy, certificate: Certificate, usual: Destination
+    ) -> tuple[Synced, ...]:
+        """Tell a certificate to every MLflow that has heard of its study, and deliver it there.
+
+        Args:
+            study: That was certified.
+            certificate: Of its front.
+            usual: Where searches of this user go; it is told with its credentials.
+
+        Raises:
+            WorkspaceError: The disk refuses.
+        """
+        facts = facts_of_search(study)
+        envelope = Envelope(
+            experiment=experiment_of(facts), message=content_of_certificate(study, certificate)
+        )
+        synced = []
+        for found in self._readable():
+            spool = Spool(found.folder)
+            if f"search-{facts.uid}" in spool.labels() | set(Ledger(found.folder).read()):
+                spool.put(envelope)
+                synced.append(self.one(usual if usual.folder == found.folder else found))
+        return tuple(synced)
 
     def readdress(self, destination: Destination, *, old: str | None) -> None:
         """Take over for a destination what waits for another, which has moved or is no more.

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from optimizer.certifying.certificate import certificate_of
 from optimizer.errors import UsageError, WorkspaceError
 from optimizer.front.front import Front
 from optimizer.front.growth import GrowthPoint, fixed_hypervolume, growth_of
 from optimizer.front.plot import png_of_front
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
+from optimizer.tracking.certificate_content import content_of_certificate
 from optimizer.tracking.destination import Destination
 from optimizer.tracking.ledger import Ledger
 from optimizer.tracking.messages import Envelope, Message
@@ -28,12 +30,12 @@ from optimizer.tracking.run_content import (
 from optimizer.tracking.search_content import (
     PICTURE,
     EndStatus,
-    SearchFacts,
     Summary,
     content_of_begin,
     content_of_end,
     content_of_front,
     experiment_of,
+    facts_of_search,
     point_of,
 )
 from optimizer.tracking.sessions import Sessions
@@ -87,13 +89,7 @@ class SpoolingTracker:
         """
         self.spooled: list[str] = []
         self._study = study
-        self._facts = SearchFacts(
-            study=study.name,
-            study_id=study.identity,
-            space=study.space,
-            space_file=study.space_file,
-            digests=tuple(sorted(study.digests.items())),
-        )
+        self._facts = facts_of_search(study)
         self._common = StudyFacts(
             study_id=study.identity,
             backend=study.space.backend,
@@ -175,6 +171,9 @@ class SpoolingTracker:
             if record.number in verdicts and f"verdict-{record.uid}" not in self._known:
                 self._put(content_of_verdict(record.uid, verdicts[record.number]))
         self._put(content_of_front(self._facts, front))
+        certificate = certificate_of(self._study)
+        if certificate is not None:
+            self._put(content_of_certificate(self._study, certificate))
         space = self._study.space
         summary = Summary(
             front=front,

@@ -1,6 +1,6 @@
 """An export as it is read back: whole, understood, and without contradictions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optimizer.errors import BundleError
@@ -8,6 +8,8 @@ from optimizer.export.checksums import SUMS, check_sums
 from optimizer.export.manifest import MANIFEST, Manifest, Role, manifest_from_json
 from optimizer.export.references_file import read_references
 from optimizer.workspace import load_blocks
+from search_spaces.arrivals import TraceArrivals
+from search_spaces.space import MeasuringPlan
 from trials.measurement import Block
 from trials.references import References
 
@@ -30,6 +32,14 @@ class Bundle:
         """Return the file of a role, None where the export has none."""
         path = self.manifest.path_of(role)
         return None if path is None else self.folder / path
+
+    def plan(self) -> MeasuringPlan:
+        """Return how it was measured; a trace of arrivals is the one that travelled with it."""
+        plan = self.manifest.measurement.measuring_plan()
+        trace = self.file(Role.TRACE)
+        if trace is None or not isinstance(plan.arrivals, TraceArrivals):
+            return plan
+        return replace(plan, arrivals=replace(plan.arrivals, path=trace))
 
     def references(self) -> References | None:
         """Read the references, where there are any.

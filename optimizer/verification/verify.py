@@ -89,7 +89,7 @@ class _Check:
         self._order = order
         self._on_step = on_step
         self._unchecked: list[str] = []
-        self._plan = self._manifest.measurement.measuring_plan()
+        self._plan = bundle.plan()
         self._limits = Limits(
             deadline_s=max(_PATIENCE_S, self._plan.deadline_s), memory_bytes=None
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from optimizer.front.words import label, text_of
+from optimizer.front.words import label, text_of, text_of_difference
 from optimizer.verification.findings import Findings, ScoreFinding
 from trials.measuring.comparison import Verdict
 from trials.scoring.agreement import Agreement, Predictions
@@ -101,5 +101,5 @@ def _of_predictions(found: Predictions) -> str:
 def _of_score(score: ScoreFinding) -> str:
     return (
         f"{label(score.metric)} on {score.data}: {text_of(score.new)}, then {text_of(score.old)}; "
-        f"difference {text_of(score.difference)}, {score.verdict}"
+        f"difference {text_of_difference(score.difference)}, {score.verdict}"
     )

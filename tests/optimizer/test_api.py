@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from real_spaces import write_space
 
 from optimizer.api import load_space, open_study, register, search, verify
 from optimizer.errors import StudyError, UsageError
+from optimizer.notebooks.html import html_of
 from optimizer.notebooks.study import Study
 from search_spaces.errors import SpaceError
 
@@ -62,6 +64,22 @@ def test_front_of_nothing_is_an_empty_frame(study: Study) -> None:
     assert view.knee is None
 
 
+def test_front_shows_itself_with_its_table_and_what_is_to_be_said_of_it(study: Study) -> None:
+    shown = study.front()._repr_html_()
+
+    assert shown.startswith(f"<p><b>fake: {len(study.trials())} trials</b></p>")
+    assert "<table" in shown
+    assert "hypervolume" in shown
+
+
+def test_what_users_named_is_escaped_where_results_show_themselves() -> None:
+    shown = html_of("a <b>", [pd.DataFrame({"name": ["<script>"]})], ["x & y"])
+
+    assert "a &lt;b&gt;" in shown
+    assert "&lt;script&gt;" in shown
+    assert "<p>x &amp; y</p>" in shown
+
+
 def test_front_is_drawn_still_and_interactive(study: Study) -> None:
     view = study.front()
 
@@ -79,10 +97,15 @@ def test_front_is_certified_compared_and_saturated(tmp_path: Path) -> None:
     knee = made.trial("knee")
     saturation = knee.saturate("latency_p99_ms <= 1000", time_s=5)
 
-    assert {one.trial for one in certificate.candidates} >= {knee.number}
+    assert knee.number in certificate.table().index
     assert made.front().front.certified
     assert saturation.trial == knee.number
-    assert saturation.kept_rps is not None
+    assert saturation.kept_rps in saturation.rates().index
+    assert list(saturation.concurrencies().index) == sorted(saturation.concurrencies().index)
+    assert "certified 20" in certificate._repr_html_()
+    assert certificate.table()["probability"].between(0, 1).all()
+    assert "requests/s" in saturation._repr_html_()
+    assert len(saturation.plot().axes) >= 2
 
 
 def test_trials_of_a_notebook_are_compared_in_turns(tmp_path: Path) -> None:
@@ -93,6 +116,9 @@ def test_trials_of_a_notebook_are_compared_in_turns(tmp_path: Path) -> None:
     found = made.compare(0, 0, within=0.5, time_s=20)
 
     assert not found.is_worse
+    assert "latency_p99_ms" in found.table().index
+    assert found.table()["change.low"].to_dict()["latency_p99_ms"] > 0
+    assert found._repr_html_().startswith(f"<p><b>{found.verdict}</b></p>")
 
 
 def test_trial_says_everything_of_itself(study: Study) -> None:

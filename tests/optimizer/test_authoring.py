@@ -280,6 +280,32 @@ def test_input_that_cannot_be_used_leaves_nothing_written(tmp_path: Path, data: 
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("shape", "mend"),
+    [
+        ((40, 8, 8), r"the channel is missing, store inputs\[:, None\]"),
+        ((40, 8, 8, 1), r"channels come first, store inputs\.transpose\(0, 3, 1, 2\)"),
+        ((40, 64), r"store inputs\.reshape\(-1, 1, 8, 8\)"),
+        ((40, 1, 9, 9), "store them so"),
+    ],
+)
+def test_samples_of_another_shape_than_the_model_takes_are_refused_with_the_mend(
+    tmp_path: Path, shape: tuple[int, ...], mend: str
+) -> None:
+    model = write_model_of_images(tmp_path / "flat.onnx")
+    random = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "data.npz",
+        inputs=random.standard_normal(shape),
+        labels=random.integers(4, size=shape[0]),
+    )
+
+    with pytest.raises(DataError, match=rf"data\.npz: the model's input 'images'.*{mend}"):
+        draft_space(model, data=tmp_path / "data.npz", to=None)
+
+    assert not (tmp_path / "flat.yaml").exists()
+
+
 def test_draft_counts_every_sample_and_every_class(tmp_path: Path) -> None:
     """Also a class that the search split would miss."""
     labels = np.zeros(809, dtype=np.int64)

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import StringIO
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from search_fakes import FormulaRunner, completed, failed, measured, scored, searched
+from tracking_fakes import a_free_port
 from typer.testing import CliRunner
 
+from optimizer.certification import tell_mlflow
 from optimizer.certifying.certificate import Certificate, certificate_of, remeasured_of
 from optimizer.certifying.certify import CertifyOrder, certify
 from optimizer.certifying.sessions import speeds_of, spreads
@@ -20,6 +24,12 @@ from optimizer.errors import StudyError
 from optimizer.front.front import Front
 from optimizer.front.of_study import front_of_study
 from optimizer.study.study import SearchStudy
+from optimizer.tracking.certificate_content import content_of_certificate
+from optimizer.tracking.destination import destination_of
+from optimizer.tracking.messages import Envelope
+from optimizer.tracking.search_content import content_of_begin, experiment_of, facts_of_search
+from optimizer.tracking.spool import Spool
+from optimizer.wiring import place_at
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
@@ -269,6 +279,48 @@ def test_command_certifies_a_real_study_and_front_shows_it(tmp_path: Path) -> No
     assert ran.exit_code == 0, ran.output
     assert "certified" in ran.stdout
     assert json.loads(front.stdout)["certified"].startswith("certified 20")
+    assert not list((tmp_path / "work" / "spool").glob("*/waiting"))  # no MLflow knows the study
+
+
+def test_every_mlflow_that_knows_the_study_is_told_and_one_that_is_down_later(
+    study: SearchStudy, front: Front, workspace: Workspace
+) -> None:
+    place = place_at(workspace.root, None)
+    knows, knows_not = (
+        destination_of(f"http://127.0.0.1:{a_free_port()}", workspace) for _ in "ab"
+    )
+    facts = facts_of_search(study)
+    begun = Envelope(experiment=experiment_of(facts), message=content_of_begin(facts, now_s=0.0))
+    for destination in (knows, knows_not):
+        destination.create()
+    Spool(knows.folder).put(begun)
+    certificate = certify(study, front, SessionRunner(), workspace, order=order(), on_step=Steps())
+    said = Console(file=StringIO(), width=1000)
+
+    tell_mlflow(study, certificate, place, mlflow=None, console=said)
+
+    assert isinstance(said.file, StringIO)
+    assert "`trifront sync` delivers them" in said.file.getvalue()
+    assert Spool(knows_not.folder).waiting() == ()
+    told = Spool(knows.folder).read(Spool(knows.folder).waiting()[-1]).envelope.message
+    assert told == content_of_certificate(study, certificate)
+
+
+def test_nobody_is_told_by_whoever_wants_no_mlflow(
+    study: SearchStudy, front: Front, workspace: Workspace
+) -> None:
+    known = destination_of("http://127.0.0.1:1", workspace)
+    facts = facts_of_search(study)
+    known.create()
+    Spool(known.folder).put(
+        Envelope(experiment=experiment_of(facts), message=content_of_begin(facts, now_s=0.0))
+    )
+    certificate = certify(study, front, SessionRunner(), workspace, order=order(), on_step=Steps())
+
+    place = place_at(workspace.root, None)
+    tell_mlflow(study, certificate, place, mlflow="none", console=Console(file=StringIO()))
+
+    assert len(Spool(known.folder).waiting()) == 1
 
 
 def test_empty_front_has_nothing_to_certify(workspace: Workspace, space: SearchSpace) -> None:

@@ -28,7 +28,7 @@ TRIALS = "15"
 COMMANDS = (
     *("search", "build", "front", "show", "dashboard", "studies", "sync"),
     *("export", "verify", "register", "reproduce", "recompute"),
-    *("compare", "effect", "certify", "saturate"),
+    *("compare", "effect", "certify", "saturate", "precision-report"),
     *("doctor", "report", "ui"),
     *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),

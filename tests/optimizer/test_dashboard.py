@@ -27,6 +27,7 @@ from optuna_dashboard._app import STATIC_DIR, create_app
 from optuna_dashboard.preferential import create_study as create_preferential_study
 from search_fakes import SPACE, failed, infeasible, measured, searched
 
+from optimizer.certifying.certificate import Certificate, Certified, keep_certificate
 from optimizer.dashboard.app import Dashboard
 from optimizer.dashboard.artifacts import BlocksProvider, TrialArtifacts, identity_of
 from optimizer.dashboard.gate import Gate
@@ -41,6 +42,7 @@ from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
+from trials.measurement import Estimate
 from trials.outcome import Completed, Environment, Infeasible, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -279,6 +281,34 @@ def test_verdict_that_comes_later_is_in_the_note(page: Dashboard, study: SearchS
 
     assert "on the report split" not in before
     assert "on the report split, 100 samples" in after
+
+
+def test_certificate_that_comes_later_is_in_the_notes(page: Dashboard, study: SearchStudy) -> None:
+    url = "/api/studies/1"
+    number = call(page, url).json["best_trials"][0]["number"]
+    speed = ("latency_p99_ms", Estimate(value=2.0, low=1.5, high=2.5))
+    rate = ("throughput_sps", Estimate(value=500.0, low=450.0, high=550.0))
+    certified = Certified(trial=number, probability=0.97, sessions=3, speeds=(speed, rate))
+
+    before = call(page, url).json
+    keep_certificate(
+        study,
+        Certificate(
+            at_s=0.0,
+            sessions=3,
+            decided=True,
+            trials=25,
+            contended=0.0,
+            candidates=(certified,),
+        ),
+    )
+    after = call(page, url).json
+
+    assert "certified" not in str(before)
+    assert "certified 1970-01-01 in 3 sessions, decided" in after["note"]["body"]
+    assert "### certified, in 3 sessions" in after["trials"][number]["note"]["body"]
+    others = [one for one in after["trials"] if one["number"] != number]
+    assert not any("### certified" in one["note"]["body"] for one in others)
 
 
 def test_measured_trials_have_a_histogram_and_blocks_that_can_be_had(page: Dashboard) -> None:

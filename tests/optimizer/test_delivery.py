@@ -12,7 +12,13 @@ from tracking_fakes import ListeningPublisher, a_trial, put, some_blocks
 from optimizer.errors import TrackingError, UnavailableError
 from optimizer.tracking.delivery import Delivery
 from optimizer.tracking.ledger import Ledger
-from optimizer.tracking.messages import FrontFound, SearchEnded, VerdictGiven
+from optimizer.tracking.messages import (
+    CertificateGiven,
+    CertifiedTrial,
+    FrontFound,
+    SearchEnded,
+    VerdictGiven,
+)
 from optimizer.tracking.patience import Patience
 from optimizer.tracking.publisher import Result
 from optimizer.tracking.spool import Parcel, Spool
@@ -144,6 +150,42 @@ def test_later_record_of_the_same_run_waits_for_the_earlier(
 
     assert told_at_first == ["trial b"]
     assert publisher.told == ["trial b", "trial a", "verdict a"]
+
+
+def a_certificate(words: str, *uids: str) -> CertificateGiven:
+    trials = tuple(CertifiedTrial(uid=uid, tags=(), metrics=()) for uid in uids)
+    return CertificateGiven(uid="study", search="s", words=words, at_ms=1, trials=trials)
+
+
+def test_certificate_waits_for_its_trials(
+    spool: Spool, publisher: ListeningPublisher, delivery: Delivery, clock: Clock
+) -> None:
+    """Else nobody would ever tell the run that is made later."""
+    trials(spool, "a")
+    certificate = put(spool, a_certificate("certified", "a"))
+    publisher.troubles = refusal("a")
+    delivery.attempt()
+    waited = certificate in spool.waiting()
+    publisher.troubles = {}
+    clock.now_s += 1
+
+    while (pause_s := delivery.attempt()) is not None:
+        clock.now_s += pause_s
+
+    assert waited
+    assert publisher.told[-2:] == ["trial a", "certificate study"]
+
+
+def test_of_several_certificates_only_the_latest_is_told(
+    spool: Spool, publisher: ListeningPublisher, delivery: Delivery
+) -> None:
+    for words in ("first", "second"):
+        put(spool, a_certificate(words))
+
+    assert delivery.attempt() is None
+
+    assert publisher.told == ["certificate study"]
+    assert spool.waiting() == ()
 
 
 def test_record_that_was_not_tried_because_an_earlier_one_waits_says_so(

@@ -230,7 +230,7 @@ def test_search_that_is_killed_is_told_so_and_goes_on(tmp_path: Path, server: Se
     assert_whole(server, tmp_path, "killed", lost=1)
 
 
-STRIDE = 3  # 1 kills after every step, which takes minutes
+STRIDE = 5  # 1 kills after every step, which takes minutes
 # delivers a record of every kind, killed after one of its steps, a later one each time, and then
 # undisturbed
 DYING = """
@@ -263,6 +263,12 @@ def spooled(number):
     put(spool, told, {"b": blocks})
     put(spool, VerdictGiven(uid=uid, metrics=(("report.accuracy", 0.9),)))
     put(spool, FrontFound(uid=f"f-{number}", members=(uid,)))
+    certified = CertifiedTrial(
+        uid=uid, tags=(("certified", "true"),), metrics=(("certified.probability", 0.97),)
+    )
+    put(spool, CertificateGiven(
+        uid=f"c-{number}", search=f"s-{number}", words="certified", at_ms=9, trials=(certified,)
+    ))
     put(spool, SearchEnded(uid=f"s-{number}", finished_ms=2, status="FINISHED"))
 
 def delivered(last_step):
@@ -315,11 +321,16 @@ def test_courier_that_is_killed_after_any_of_its_steps_is_mended_by_the_next(
         run, search = mlflow.run(f"u-{number}"), mlflow.run(f"s-{number}")
         assert (run.info.status, search.info.status) == ("FINISHED", "FINISHED")
         assert run.data.metrics["report.accuracy"] == 0.9
+        assert (run.data.tags["certified"], search.data.tags["certificate"]) == (
+            "true" if number == kills else "outdated",
+            "certified",
+        )
         assert run.outputs is not None
         assert len(run.outputs.model_outputs) == 1
         files = {path.name for path in mlflow.folder(f"u-{number}").iterdir()}
         assert files == {"b", "environment.json", "latencies.png", "outcome.json"}
-        for run_id, metric in ((run.info.run_id, "latency_p50_ms"), (search.info.run_id, "hv")):
-            assert len(mlflow.client.get_metric_history(run_id, metric)) == 1
+        points = {"latency_p50_ms": run, "certified.probability": run, "hv": search}
+        for metric, told in points.items():
+            assert len(mlflow.client.get_metric_history(told.info.run_id, metric)) == 1
     models = mlflow.client.search_logged_models([mlflow.experiment_id], max_results=200)
     assert len(list(models)) == kills + 1

@@ -6,6 +6,7 @@ from itertools import islice
 
 from search_fakes import completed, failed, infeasible, measured, record_of
 
+from optimizer.certifying.certificate import Certificate, Certified
 from optimizer.dashboard.notes import note_of_study, note_of_trial
 from optimizer.front.front import Front, front_of
 from optimizer.study.records import TrialRecord
@@ -28,6 +29,8 @@ def study_note(
     front: Front,
     space: SearchSpace,
     verdicts: Mapping[int, Quality] | None = None,
+    *,
+    certificate: Certificate | None = None,
     digests: Mapping[str, str] | None = None,
 ) -> str:
     return note_of_study(
@@ -35,13 +38,14 @@ def study_note(
         space,
         name="tiny",
         verdicts=verdicts or {},
+        certificate=certificate,
         digests=digests or {"variant:small": "a" * 64},
         environment={"onnxruntime": "1.22"},
     )
 
 
 def trial_note(record: TrialRecord, space: SearchSpace, verdict: Quality | None = None) -> str:
-    return note_of_trial(record, space, verdict=verdict, pictures=())
+    return note_of_trial(record, space, verdict=verdict, certified=None, pictures=())
 
 
 def a_verdict() -> Quality:
@@ -74,6 +78,51 @@ def test_note_of_a_study_lists_the_front_with_intervals_verdicts_and_the_knee(
     assert "top-1 accuracy on the report split" in note
     assert "1 infeasible" in note
     assert "1 × infeasible (memory): needs 25 GB of 24 GB" in note
+
+
+def test_note_of_a_study_tells_its_certificate_with_the_speeds_over_sessions(
+    space: SearchSpace,
+) -> None:
+    front = a_front(space)
+    assert front.knee is not None
+    certificate = Certificate(
+        at_s=0.0,
+        sessions=3,
+        decided=False,
+        trials=20,
+        contended=0.25,
+        candidates=(a_certified(front.knee.number),),
+    )
+
+    note = study_note(front, space, certificate=certificate)
+
+    assert "## Certificate" in note
+    assert "- certified 1970-01-01 in 3 sessions, not decided" in note
+    assert "25% of the measurements" in note
+    row = next(line for line in note.splitlines() if line.startswith(f"| {front.knee.number} "))
+    assert "| 97 % | 3 | 2 \\[1.5, 2.5\\] | 500 \\[450, 550\\] |" in row
+
+
+def test_note_of_a_trial_tells_what_the_certificate_says_of_it(space: SearchSpace) -> None:
+    record = record_of(3, measured(next(space.deployments())))
+
+    note = note_of_trial(record, space, verdict=None, certified=a_certified(3), pictures=())
+
+    assert "### certified, in 3 sessions" in note
+    assert "| on front | 97 % |" in note
+    assert "| p99 latency \\[ms\\] | 2 \\[1.5, 2.5\\] |" in note
+
+
+def a_certified(number: int) -> Certified:
+    return Certified(
+        trial=number,
+        probability=0.97,
+        sessions=3,
+        speeds=(
+            ("latency_p99_ms", Estimate(value=2.0, low=1.5, high=2.5)),
+            ("throughput_sps", Estimate(value=500.0, low=450.0, high=550.0)),
+        ),
+    )
 
 
 def test_long_front_is_cut_and_says_so(space: SearchSpace) -> None:
@@ -122,7 +171,9 @@ def test_trial_that_was_not_measured_says_why(space: SearchSpace) -> None:
 def test_pictures_stand_in_the_note(space: SearchSpace) -> None:
     record = record_of(1, measured(next(space.deployments())))
 
-    note = note_of_trial(record, space, verdict=None, pictures=["/artifacts/1/2/2-ab"])
+    note = note_of_trial(
+        record, space, verdict=None, certified=None, pictures=["/artifacts/1/2/2-ab"]
+    )
 
     assert note.rstrip().endswith("![](/artifacts/1/2/2-ab)")
 

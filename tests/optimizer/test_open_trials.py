@@ -69,3 +69,45 @@ def test_open_load_is_not_held_against_a_closed_one(place: Path, tmp_path: Path)
     ran = trifront(place, "compare", "0", str(tmp_path / "engine.onnx"))
 
     assert "two questions" in str(ran.exception)
+
+
+def test_bundle_carries_the_trace_that_it_was_measured_with(tmp_path: Path) -> None:
+    """Elsewhere the path of the space file leads nowhere."""
+    trace = tmp_path / "peak.csv"
+    trace.write_text("\n".join(str(0.01 * number**1.1) for number in range(200)))
+    traced = SPACE.replace("max_s: 4", f"max_s: 1, arrivals: {{kind: trace, path: {trace}}}")
+    (tmp_path / "users.yaml").write_text(traced)
+    place = tmp_path / "trifront"
+    search = ("search", str(tmp_path / "users.yaml"), "--trials", "1", "--sampler", "grid")
+    assert trifront(place, *search, "--mlflow", "none").exit_code == 0
+    exported = trifront(place, "export", "0", "--to", str(tmp_path / "deploy"))
+    content = trace.read_bytes()
+    trace.unlink()
+
+    verify = ("verify", str(tmp_path / "deploy"), "--sessions", "2", "--json")
+    verified = RUNNER.invoke(app, verify)
+
+    assert exported.exit_code == 0, exported.output
+    assert (tmp_path / "deploy" / "arrivals.csv").read_bytes() == content
+    assert verified.exit_code in (0, 3), verified.output  # the machine's speed is not the matter
+    found = json.loads(verified.stdout)
+    assert {one["metric"] for one in found["speeds"]} >= {"latency_p99_ms"}
+
+
+def test_trace_that_has_changed_since_is_not_exported_as_the_measured_one(
+    tmp_path: Path,
+) -> None:
+    trace = tmp_path / "peak.csv"
+    trace.write_text("\n".join(str(0.01 * number) for number in range(200)))
+    traced = SPACE.replace("max_s: 4", f"max_s: 1, arrivals: {{kind: trace, path: {trace}}}")
+    (tmp_path / "users.yaml").write_text(traced)
+    place = tmp_path / "trifront"
+    search = ("search", str(tmp_path / "users.yaml"), "--trials", "1", "--sampler", "grid")
+    assert trifront(place, *search, "--mlflow", "none").exit_code == 0
+    trace.write_text("\n".join(str(0.02 * number) for number in range(200)))
+
+    ran = trifront(place, "export", "0", "--to", str(tmp_path / "deploy"))
+
+    assert ran.exit_code == 1
+    assert "the trace has changed since the search began" in str(ran.exception)
+    assert not (tmp_path / "deploy").exists()

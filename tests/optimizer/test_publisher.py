@@ -30,6 +30,8 @@ from optimizer.errors import TrackingError
 from optimizer.tracking.client import open_publisher
 from optimizer.tracking.destination import destination_of
 from optimizer.tracking.messages import (
+    CertificateGiven,
+    CertifiedTrial,
     FrontFound,
     Message,
     Point,
@@ -444,6 +446,63 @@ def test_members_of_the_front_are_tagged_and_former_ones_no_more(mlflow: OwnMlfl
     tags = {uid: mlflow.run(uid).data.tags["on_front"] for uid in ("stays", "leaves", "misses")}
     assert tags == {"stays": "true", "leaves": "false", "misses": "false"}
     assert mlflow.run("comes").data.tags["on_front"] == "true"
+
+
+def a_certificate(*uids: str, probability: float = 0.97, at_ms: int = 5) -> CertificateGiven:
+    metrics = (("certified.probability", probability), ("certified.latency_p99_ms", 2.0))
+    return CertificateGiven(
+        uid="study",
+        search="search-1",
+        words=f"certified at {at_ms}",
+        at_ms=at_ms,
+        trials=tuple(
+            CertifiedTrial(uid=uid, tags=(("certified", "true"),), metrics=metrics) for uid in uids
+        ),
+    )
+
+
+def test_certificate_is_told_once_beside_the_trials_own_metrics(mlflow: OwnMlflow) -> None:
+    mlflow.publish(replace(SEARCH, uid="search-1"))
+    mlflow.publish(a_trial("sure"))
+
+    results = [mlflow.publish(a_certificate("sure")) for _ in range(2)]
+
+    run = mlflow.run("sure")
+    history = mlflow.client.get_metric_history(run.info.run_id, "certified.probability")
+    assert results == ["delivered", "found"]
+    assert run.data.tags["certified"] == "true"
+    assert run.data.metrics["certified.latency_p99_ms"] == 2.0
+    assert [(one.value, one.timestamp) for one in history] == [(0.97, 5)]
+    assert mlflow.run("search-1").data.tags["certificate"] == "certified at 5"
+
+
+def test_later_certificate_is_a_later_point_and_outdates_what_it_does_not_speak_of(
+    mlflow: OwnMlflow,
+) -> None:
+    for uid in ("again", "gone", "unasked"):
+        mlflow.publish(a_trial(uid))
+    mlflow.publish(a_certificate("again", "gone", at_ms=6))
+
+    for _ in range(2):
+        mlflow.publish(a_certificate("again", probability=0.5, at_ms=7))
+
+    run = mlflow.run("again")
+    history = mlflow.client.get_metric_history(run.info.run_id, "certified.probability")
+    assert [one.value for one in history] == [0.97, 0.5]
+    assert run.data.metrics["certified.probability"] == 0.5
+    assert run.data.tags["certified"] == "true"
+    assert mlflow.run("gone").data.tags["certified"] == "outdated"
+    assert "certified" not in mlflow.run("unasked").data.tags
+
+
+def test_certificate_passes_over_trials_and_a_search_without_a_run(mlflow: OwnMlflow) -> None:
+    told = replace(a_certificate("never-tried"), search="search-nobody")
+
+    mlflow.publish(told)
+
+    assert mlflow.publish(told) == "found"
+    assert mlflow.runs("never-tried") == []
+    assert mlflow.runs("search-nobody") == []
 
 
 def test_experiment_says_what_it_is_and_whose(mlflow: OwnMlflow) -> None:

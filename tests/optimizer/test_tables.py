@@ -17,7 +17,14 @@ from search_fakes import ON_DEVICE, failed, infeasible, measured, record_of
 from optimizer.front.data import csv_of_records, data_of_front, data_of_trial
 from optimizer.front.front import Front, front_of
 from optimizer.front.tables import table_of_front, tables_of_trial
-from optimizer.front.words import number, short, summary_of_front, text_of, why_empty
+from optimizer.front.words import (
+    number,
+    short,
+    summary_of_front,
+    text_of,
+    text_of_difference,
+    why_empty,
+)
 from optimizer.study.records import TrialRecord, json_from_outcome, outcome_from_json
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
@@ -115,12 +122,19 @@ def test_member_without_a_verdict_has_an_empty_cell(space: SearchSpace) -> None:
         (exact(0.5), "0.5"),
         (Estimate(value=1.234, low=1.2, high=1.27), "1.23 [1.2, 1.27]"),
         (Estimate(value=5.0, low=4.0, high=None), "5 [4, ∞]"),
-        (Estimate(value=5.0, low=None, high=6.0), "5 [−∞, 6]"),
+        (Estimate(value=5.0, low=None, high=6.0), "5 [0, 6]"),
         (Estimate(value=43958.4, low=40000.0, high=123456.0), "43,958 [40,000, 123,456]"),
     ],
 )
 def test_interval_is_written_behind_its_value(estimate: Estimate, text: str) -> None:
     assert text_of(estimate) == text
+
+
+def test_difference_without_a_lower_limit_may_be_anything_below() -> None:
+    """A latency may not: where the data give no lower limit, it is 0."""
+    difference = Estimate(value=5.0, low=None, high=6.0)
+
+    assert text_of_difference(difference) == "5 [−∞, 6]"
 
 
 @pytest.mark.parametrize(

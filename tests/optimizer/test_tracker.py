@@ -10,6 +10,7 @@ import pytest
 from search_fakes import FACTS, FormulaRunner, ListeningQuiet, ListeningView, measured, record_of
 from tracking_fakes import DEPLOYMENT
 
+from optimizer.certifying.certificate import Certificate, Certified, keep_certificate
 from optimizer.front.front import front_of
 from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
@@ -21,6 +22,7 @@ from optimizer.study.study import SearchStudy
 from optimizer.tracking.destination import Destination, destination_of
 from optimizer.tracking.ledger import Delivered, Ledger
 from optimizer.tracking.messages import (
+    CertificateGiven,
     FrontFound,
     Message,
     SearchBegan,
@@ -33,6 +35,7 @@ from optimizer.tracking.tracker import SpoolingTracker
 from optimizer.tracking.trial_files import files_of_trial
 from optimizer.workspace import STORE_LIMIT_BYTES, Workspace
 from search_spaces.space import SearchSpace
+from trials.measurement import Estimate
 from trials.outcome import Completed
 from trials.store.entries import Entry
 from trials.store.store import Store
@@ -135,6 +138,39 @@ def test_search_spools_its_begin_its_trials_and_its_end_in_order(
     verdicts = ["verdict"] * len(finished.front.members)
     assert kinds(destination) == ["search", *["trial"] * 3, *verdicts, "front", "end"]
     assert list(tracker.spooled) == list(Spool(destination.folder).waiting())
+
+
+def test_certificate_of_the_study_is_told_with_the_end(
+    study: SearchStudy, workspace: Workspace, destination: Destination, made: Made
+) -> None:
+    tracker = made()
+    finished = searched(study, workspace, tracker, trials=3)
+    certified = Certified(
+        trial=1,
+        probability=0.5,
+        sessions=3,
+        speeds=(("latency_p99_ms", Estimate(value=2.0, low=1.5, high=None)),),
+    )
+    keep_certificate(
+        study,
+        Certificate(
+            at_s=1.5, sessions=3, decided=False, trials=3, contended=0.0, candidates=(certified,)
+        ),
+    )
+
+    ended(study, tracker, finished)
+
+    (told,) = [one for one in messages(destination) if isinstance(one, CertificateGiven)]
+    (trial,) = told.trials
+    assert (told.search, told.at_ms) == (f"search-{study.identity}", 1500)
+    assert told.words == "certified 1970-01-01 in 3 sessions, not decided"
+    assert (trial.uid, trial.tags) == (study.uid(1), (("certified", "undecided"),))
+    assert dict(trial.metrics) == {
+        "certified.probability": 0.5,
+        "certified.sessions": 3.0,
+        "certified.latency_p99_ms": 2.0,
+        "certified.latency_p99_ms.low": 1.5,
+    }
 
 
 def test_trial_goes_with_its_blocks_and_its_point_of_the_curve(

@@ -87,12 +87,12 @@ def test_wrong_value_is_told_with_its_key_and_the_mend(
         ("version: 1", "version: 0", "version: 0 has never been one; write 1"),
         ("version: 1", "version: true", "version: True is not a whole number"),
         ("version: 1\n", "", "version: is missing; add it"),
-        ("name: tiny", "nmae: tiny", "nmae: is an unknown key; did you mean 'name'? (and 1 more)"),
+        ("name: tiny", "nmae: tiny", "nmae: is an unknown key; did you mean 'name'?"),
         ("name: tiny", "name: 7", "name: 7 is not text; put it in quotes"),
         ("name: tiny", "name: a/b", "name: 'a/b' is no name; use up to 64 letters"),
         ("backend: fake", "backend: tensort", "'tensort' is not known; did you mean 'tensorrt'?"),
         ("accuracy: 0.91", "accuracy: 91", "variants[0].fake.accuracy: 91 is too large"),
-        ("accuracy: 0.91", "acuracy: 0.9", "(and 1 more)"),
+        ("accuracy: 0.91", "acuracy: 0.9", "acuracy: is an unknown key; did you mean 'accuracy'?"),
         ("size_mb: 40", "size_mb: 40, fault: fire", "'fire' is not known; use one of: crash"),
     ],
 )
@@ -102,20 +102,41 @@ def test_wrong_value_in_a_needed_key_is_told(
     assert said in complaint(fake.replace(old, new, 1))
 
 
-def test_first_error_is_told_and_the_others_are_counted(
-    fake: str, complaint: Callable[[str], str]
-) -> None:
+def test_all_errors_are_told_a_line_each(fake: str, complaint: Callable[[str], str]) -> None:
     said = complaint(f"{fake}axes: {{batch_size: [0, true], concurrency: 1}}\n")
 
-    assert said == "axes.batch_size[0]: 0 is too small; it must be >= 1 (and 2 more)"
+    assert said.splitlines() == [
+        "axes.batch_size[0]: 0 is too small; it must be >= 1",
+        "  axes.batch_size[1]: True is not a whole number; write one such as 1",
+        "  axes.concurrency: 1 is not a list; write one such as [1, 2]",
+    ]
 
 
-def test_value_of_any_length_is_shown_in_one_short_line(
+def test_unknown_key_is_told_first_and_the_key_that_it_is_a_slip_of_is_not_missed(
+    fake: str, complaint: Callable[[str], str]
+) -> None:
+    said = complaint(f"{fake}axes: {{batch_size: [0]}}\n".replace("name: tiny", "nmae: tiny", 1))
+
+    assert said.splitlines() == [
+        "nmae: is an unknown key; did you mean 'name'?",
+        "  axes.batch_size[0]: 0 is too small; it must be >= 1",
+    ]
+
+
+def test_beyond_ten_errors_are_counted(fake: str, complaint: Callable[[str], str]) -> None:
+    said = complaint(f"{fake}axes: {{batch_size: [{', '.join(['0'] * 13)}]}}\n").splitlines()
+
+    assert len(said) == 10 + 1
+    assert said[9] == "  axes.batch_size[9]: 0 is too small; it must be >= 1"
+    assert said[-1] == "  and 3 more"
+
+
+def test_value_of_any_length_is_shown_in_a_short_line(
     fake: str, complaint: Callable[[str], str]
 ) -> None:
     said = complaint(f"{fake}axes: {{batch_size: {[[1] * 50] * 50}}}\n")
 
-    assert len(said) < 120
+    assert all(len(line) < 120 for line in said.splitlines())
 
 
 def test_every_field_says_what_it_is_for_and_gives_an_example() -> None:

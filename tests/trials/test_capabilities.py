@@ -148,3 +148,16 @@ def test_backend_of_a_later_version_is_unsupported() -> None:
 def test_misspelt_backend_gets_a_suggestion() -> None:
     with pytest.raises(TrialError, match="did you mean 'fake'"):
         backend_named("fakee")
+
+
+@pytest.mark.parametrize("target", ["SM75", "SM89"])
+def test_no_reason_for_a_refusal_advises_what_the_refusal_advises_itself(target: str) -> None:
+    """Else it reads "use int8; use fp16, fp32, int8"."""
+    pytest.importorskip("tensorrt_rtx", reason="needs a TensorRT")
+    backends = [backend_named("ort"), backend_named("fake")]
+    backends.append(backend_named("tensorrt", target=target))
+
+    reasons = [why for one in backends for _, why in one.capabilities().refusals]
+
+    assert reasons
+    assert not [why for why in reasons if "; use" in why]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -90,8 +91,31 @@ def test_skewness_points_to_the_long_tail() -> None:
     assert METHODS[2](-values, weights).skewness < 0
 
 
-def test_three_values_are_enough_for_a_spread() -> None:
-    found = METHODS[2](np.array([0.0, 0.0, 1.0]), np.full(3, 1 / 3))
+def test_only_what_makes_the_outermost_block_stand_out_counts_as_rare() -> None:
+    """Twenty normal values have one at 1.87 standard deviations; one burst is at 4.25."""
+    burst = np.zeros(20)
+    burst[7] = 1.0
+    even = NormalDist().inv_cdf
+    usual = np.array([even((rank - 0.375) / 20.25) for rank in range(1, 21)])
+    weights = np.full(20, 1 / 20)
+
+    assert METHODS[3](burst, weights).rare == pytest.approx((0.95 - 1.868 * 0.2236) / 20, rel=1e-3)
+    assert METHODS[3](usual, weights).rare < 0.1 * usual.std() / 20
+    assert METHODS[2](burst, weights).rare == 0.0
+
+
+def test_a_rare_block_is_weighed_as_it_counts() -> None:
+    values = np.zeros(20)
+    values[7] = 1.0
+    weights = np.full(20, 0.99 / 19)
+    weights[7] = 0.01
+
+    assert 0 < METHODS[3](values, weights).rare < 0.01
+
+
+@pytest.mark.parametrize("method", [2, 3])
+def test_three_values_are_enough_for_a_spread(method: int) -> None:
+    found = METHODS[method](np.array([0.0, 0.0, 1.0]), np.full(3, 1 / 3))
 
     assert found.degrees == 3.0
     assert np.isfinite(found.variance)

@@ -383,6 +383,22 @@ def test_limit_on_the_side_of_the_long_tail_lies_further_out() -> None:
     assert width(found) > width(before)
 
 
+def test_one_block_in_twenty_that_stands_out_may_have_been_four_more() -> None:
+    """Rule of three: events of which none came may be expected 3.69 times (1 - exp(-3.69))."""
+    levels = np.ones((20, 1))
+    levels[7] = 3.0
+    blocks = blocks_of(levels * np.random.default_rng(9).lognormal(0, 0.01, (20, 100)))
+    rates = np.log([block.latencies_s.sum() / block.latencies_s.size for block in blocks])
+    rare = METHODS[3](rates, np.full(20, 1 / 20)).rare
+
+    found, before = (mean_latency(blocks, method=method) for method in (3, 2))
+
+    assert found.high is not None
+    assert before.high is not None
+    assert math.log(found.high / before.high) == pytest.approx(3.689 * rare, rel=1e-3)
+    assert found.low == before.low
+
+
 @pytest.mark.parametrize("p", [0.5, 0.9])
 def test_upper_limit_of_a_lesser_percentile_is_no_further_than_that_of_a_p99(p: float) -> None:
     """Most blocks are alike, and few hold slow requests: the limits move out to that side."""

@@ -31,12 +31,12 @@ def field(*, blocks: int, requests: int, spread: float) -> list[Block]:
     ]
 
 
-def test_looks_grow_by_a_quarter() -> None:
+def test_looks_grow_by_a_quarter_until_a_p99_is_believed_and_by_a_twelfth_then() -> None:
     looks = [8]
     while looks[-1] < 50:
         looks.append(next_look(looks[-1]))
 
-    assert looks == [8, 10, 13, 17, 22, 28, 35, 44, 55]
+    assert looks == [8, 10, 13, 17, 20, 22, 24, 26, 29, 32, 35, 38, 42, 46, 50]
 
 
 def test_narrow_intervals_meet_the_targets() -> None:

@@ -23,7 +23,7 @@ from trials.backends.trt_library import Library, Said, library
 from trials.backends.trt_options import DYNAMIC, FIXED
 from trials.capabilities import engine_spec
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
-from trials.models.precision import convert
+from trials.models.precision import OpenedLowering, convert
 
 pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 BATCH = 4
 LARGEST = 16
+OTHERS = (Precision.INT8_DYNAMIC, Precision.INT4)  # refused, or of wider models than these
 
 
 def spec_for(
@@ -90,7 +91,7 @@ def network(
 
 @pytest.mark.parametrize(
     ("precision", "profile"),
-    [*product([Precision.FP32, Precision.TF32, Precision.FP16, Precision.INT8], [FIXED, DYNAMIC])],
+    [*product([each for each in Precision if each not in OTHERS], [FIXED, DYNAMIC])],
 )
 def test_every_precision_that_is_honoured_builds(
     backend: Backend, network: tuple[Path, Tensors], precision: Precision, profile: str
@@ -140,6 +141,54 @@ def test_types_that_a_device_lacks_are_unsupported_and_not_a_fault(
     else:
         with pytest.raises(UnsupportedError, match=f"target.*{target.lower()}"):
             build_plan(library(), order, tmp_path / "plan")
+
+
+def test_int4_weights_of_matrix_products_build(
+    backend: Backend, write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)}
+    model = write_model(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
+        inputs={"x": ("n", 32)},
+        outputs={"y": ("n", 64)},
+        weights=weights,
+    )
+    convert(model, Precision.INT4, tmp_path / "int4.onnx", calibration=[])
+
+    backend.build(tmp_path / "int4.onnx", spec_for(backend, Precision.INT4), tmp_path / "plan")
+
+    assert (tmp_path / "plan").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16, Precision.INT8, "fp8"])
+def test_model_that_keeps_a_layer_in_fp32_builds(
+    backend: Backend,
+    residual_model: Path,
+    images: Callable[[int], NDArray[np.float32]],
+    precision: str,
+) -> None:
+    lowered, mixed = Precision(precision), residual_model.with_name("mixed.onnx")
+    opened = OpenedLowering(residual_model, lowered, calibration=[{"images": images(8)}])
+    onnx.save_model(opened.keeping([opened.layers[0].name]), mixed)
+
+    backend.build(mixed, spec_for(backend, lowered), mixed.with_name("plan"))
+
+    assert mixed.with_name("plan").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [
+        ("SM75", {"fp32", "tf32", "bf16", "int8", "int4", "fp8"}),
+        ("SM80", {"fp8"}),
+        ("SM89", set()),
+    ],
+)
+def test_older_devices_are_told_which_precisions_they_lack(target: str, missing: set[str]) -> None:
+    refusals = backend_named("tensorrt", target=target).capabilities().refusals
+
+    older = {precision.value for precision, reason in refusals if "is older" in reason}
+    assert older == missing
 
 
 @pytest.mark.parametrize("target", ["SM86", "SM89", "SM120"])
@@ -265,12 +314,6 @@ def test_precision_that_is_refused_is_not_built(
 
     with pytest.raises(UnsupportedError, match="scales of activations beforehand"):
         backend.build(cnn, spec, tmp_path / "plan")
-
-
-def test_device_without_fp32_products_says_so() -> None:
-    refusals = dict(backend_named("tensorrt", target="SM75").capabilities().refusals)
-
-    assert "compute capability 8.0" in refusals[Precision.FP32]
 
 
 def test_target_that_rtx_does_not_know_is_refused() -> None:

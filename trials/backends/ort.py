@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.deployment import Deployment, Precision
-from trials.backend import Capabilities, EngineSpec, Option, Scope, Tensors
+from trials.backend import (
+    KEEP_LAYERS_OPTION,
+    Capabilities,
+    EngineSpec,
+    Option,
+    Scope,
+    Tensors,
+)
 from trials.backends.ort_engine import TYPES, OrtEngine
 from trials.backends.ort_errors import mapped
 from trials.backends.ort_layers import layers_of
@@ -38,6 +45,7 @@ _CAPABILITIES = Capabilities(
         (Precision.INT4, "only matrix products of language models have int4 kernels"),
     ),
     options=(
+        KEEP_LAYERS_OPTION,
         Option(
             name="graph_optimization",
             scope=Scope.ENGINE,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.deployment import Precision, Scalar
-from trials.backend import Capabilities, EngineSpec, Option, Scope
+from trials.backend import KEEP_LAYERS_OPTION, Capabilities, EngineSpec, Option, Scope
 from trials.backends.trt_library import Library
 
 FIXED, DYNAMIC = "fixed", "dynamic"
@@ -13,10 +13,11 @@ _LEAST_CAPABILITY = {  # times ten, in TensorRT for RTX (tried) and in the data-
     Precision.FP32: (80, 75),
     Precision.TF32: (80, 80),
     Precision.FP16: (75, 75),
+    Precision.BF16: (80, 80),
     Precision.INT8: (80, 75),
+    Precision.INT4: (80, 80),
+    Precision.FP8: (89, 89),
 }
-_UNMADE = (Precision.BF16, Precision.FP8, Precision.INT4)
-_NO_PRODUCER = "trifront does not make models of this precision yet"
 _BATCH_PROFILE = Option(
     name="batch_profile",
     scope=Scope.ENGINE,
@@ -72,7 +73,7 @@ _INERT_IN_DATA_CENTRE = tuple(
 
 def options_of(*, is_rtx: bool) -> tuple[Option, ...]:
     """Return the options that a flavour honours, on whatever device."""
-    return (_BATCH_PROFILE, _WORKSPACE, *(_RTX if is_rtx else _DATA_CENTRE))
+    return (KEEP_LAYERS_OPTION, _BATCH_PROFILE, _WORKSPACE, *(_RTX if is_rtx else _DATA_CENTRE))
 
 
 def capabilities_of(library: Library, compute_capability: int) -> Capabilities:
@@ -82,10 +83,7 @@ def capabilities_of(library: Library, compute_capability: int) -> Capabilities:
         library: The flavour.
         compute_capability: Of the device, as in SM89.
     """
-    refusals = [
-        (Precision.INT8_DYNAMIC, "TensorRT wants the scales of activations beforehand; use int8"),
-        *((precision, _NO_PRODUCER) for precision in _UNMADE),
-    ]
+    refusals = [(Precision.INT8_DYNAMIC, "TensorRT wants the scales of activations beforehand")]
     precisions = []
     for precision, (in_rtx, in_data_centre) in _LEAST_CAPABILITY.items():
         least = in_rtx if library.is_rtx else in_data_centre

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,9 @@ from trials.data.npz import Array, Arrays, Stored, read_npz
 from trials.data.preprocessing import check_range, check_types, preprocessed, shown
 from trials.errors import DataError
 
-SPLITS = ("calibration", "search", "report")
+SplitName: TypeAlias = Literal["calibration", "search", "report"]
+
+SPLITS: tuple[str, ...] = get_args(SplitName)
 SYNTHETIC_CLASSES = 10
 SYNTHETIC_SAMPLES = 2_000  # per split: accuracy is known to about two points
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from search_spaces.spelling import did_you_mean
 from trials.backend import Tensors, TensorSpec
@@ -21,13 +22,35 @@ def feeds(samples: Tensors, inputs: tuple[TensorSpec, ...], *, source: str) -> T
     Raises:
         DataError: An input without samples, samples without an input, or another type or shape.
     """
-    if len(inputs) == 1 and set(samples) == {""}:
-        samples = {inputs[0].name: samples[""]}
-    _check_names(samples, [spec.name for spec in inputs], source)
+    samples = _named(samples, inputs, source)
     for spec in inputs:
         _check_type(samples[spec.name], spec, inputs, source)
         _check_shape(samples[spec.name], spec, source)
     return {spec.name: samples[spec.name] for spec in inputs}
+
+
+def check_shapes(samples: Tensors, inputs: tuple[TensorSpec, ...], *, source: str) -> None:
+    """See that stored samples, cut into batches and converted, could feed a model.
+
+    Args:
+        samples: Arrays by input name; "" names a sole unnamed input.
+        inputs: The model's; neither their types nor the size of their batch matter.
+        source: The data, for messages.
+
+    Raises:
+        DataError: An input without samples, samples without an input, or another shape.
+    """
+    samples = _named(samples, inputs, source)
+    for spec in inputs:
+        free = replace(spec, shape=(None, *spec.shape[1:]))
+        _check_shape(samples[spec.name], free, source)
+
+
+def _named(samples: Tensors, inputs: tuple[TensorSpec, ...], source: str) -> Tensors:
+    if len(inputs) == 1 and set(samples) == {""}:
+        samples = {inputs[0].name: samples[""]}
+    _check_names(samples, [spec.name for spec in inputs], source)
+    return samples
 
 
 def _check_names(samples: Tensors, wanted: Sequence[str], source: str) -> None:

@@ -11,10 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from search_spaces.deployment import Deployment
+from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import MeasuringPlan, SearchSpace
 
 if TYPE_CHECKING:
+    from trials.data.dataset import SplitName
     from trials.references import Wanted
 
 
@@ -42,14 +43,32 @@ class Verb(StrEnum):
     PREPARE = "prepare"
     MEASURE = "measure"
     RECORD = "record"
+    LAYERS = "layers"
+    LOWER = "lower"
     DESCRIBE = "describe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A request to an open session; ``deployment`` is None for ``describe`` alone.
+class LayerQuestion:
+    """Which layers a precision lowers, or what lowering one of them does.
 
     Attributes:
+        layer: Of which; empty for all of them together, and for ``layers``.
+        split: Whose samples are asked.
+    """
+
+    variant: str
+    precision: Precision
+    layer: str = ""
+    split: "SplitName" = "calibration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A request to an open session; ``deployment`` is None where no single one is meant.
+
+    Attributes:
+        question: Of ``layers`` and ``lower``; None for the other verbs.
         wanted: How many references ``record`` is to record; None for the other verbs.
         plan: How ``measure`` is to measure; None for the space's own plan.
     """
@@ -58,6 +77,7 @@ class Job:
     deployment: Deployment | None = None
     wanted: "Wanted | None" = None
     plan: MeasuringPlan | None = None
+    question: LayerQuestion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from trials.isolation.messages import (
     Done,
     Errand,
     Job,
+    LayerQuestion,
     Open,
     Raised,
     Reply,
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
     from trials.measurement import Quality
     from trials.measuring.load import Driven
+    from trials.models.layers import Product
     from trials.outcome import Outcome
     from trials.references import Recorded, Wanted
+    from trials.sensitivity import LayerEffect
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _FIRST_TO_GO = "1000"  # proc(5): the highest oom_score_adj
@@ -70,6 +73,14 @@ class Session(Protocol):
         """Describe a deployment's engine and record what it answers to labelled samples."""
         ...
 
+    def layers(self, question: LayerQuestion) -> "tuple[Product, ...]":
+        """List the layers of a variant that a precision lowers."""
+        ...
+
+    def lower(self, question: LayerQuestion) -> "LayerEffect":
+        """Say what lowering one layer of a variant does."""
+        ...
+
     def describe(self) -> "BenchFacts":
         """Identify the input of the search."""
         ...
@@ -86,6 +97,9 @@ def serve(connection: Connection, opener: str) -> None:
         match request:
             case Open():
                 session = _opened(connection, opener, request)
+            case Job(verb=verb, question=LayerQuestion() as question):
+                assert session is not None, "a job came before the session was open"
+                _reply(connection, partial(_told, session, verb, question))
             case Job():
                 assert session is not None, "a job came before the session was open"
                 _reply(connection, partial(_done, session, request, connection))
@@ -133,6 +147,13 @@ def _done(session: Session, job: Job, connection: Connection) -> object:
             return session.record(deployment, job.wanted)
         case _:
             return session.describe()
+
+
+def _told(session: Session, verb: Verb, question: LayerQuestion) -> object:
+    if verb is Verb.LAYERS:
+        return session.layers(question)
+    assert verb is Verb.LOWER, "only these two ask of layers"
+    return session.lower(question)
 
 
 def _reply(connection: Connection, work: Callable[[], object]) -> None:

@@ -5,13 +5,16 @@ from pathlib import Path
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.bench import Bench, BenchFacts, Prepared, open_bench
+from trials.isolation.messages import LayerQuestion
 from trials.isolation.telling import Teller
 from trials.measurement import Quality
 from trials.measuring.load import Driven
+from trials.models.layers import Product
 from trials.outcome import Outcome
 from trials.recording import record_references
 from trials.references import Recorded, Wanted
 from trials.run import measure_speed, run_trial, score_report
+from trials.sensitivity import LayerEffect
 from trials.store.store import Store
 
 
@@ -42,6 +45,16 @@ class BenchSession:
     def record(self, deployment: Deployment, wanted: Wanted) -> Recorded:
         """Describe a deployment's engine and record what it answers to labelled samples."""
         return record_references(deployment, self._bench, wanted)
+
+    def layers(self, question: LayerQuestion) -> tuple[Product, ...]:
+        """List the layers of a variant that a precision lowers."""
+        return self._bench.layers(question.variant, question.precision)
+
+    def lower(self, question: LayerQuestion) -> LayerEffect:
+        """Say what lowering one layer of a variant does."""
+        return self._bench.layer_effect(
+            question.variant, question.precision, layer=question.layer, split=question.split
+        )
 
     def describe(self) -> BenchFacts:
         """Identify the input of the search."""

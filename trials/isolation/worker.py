@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, cast
 
-from search_spaces.deployment import Deployment
+from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.errors import (
     AbandonedError,
@@ -20,7 +20,7 @@ from trials.errors import (
     WorkerDiedError,
 )
 from trials.isolation.child import Child, Limits
-from trials.isolation.messages import Job, Open, Verb
+from trials.isolation.messages import Job, LayerQuestion, Open, Verb
 from trials.machine.environment import environment
 from trials.outcome import Failed, Infeasible, Outcome
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from trials.bench import BenchFacts, Prepared
     from trials.measurement import Quality
     from trials.measuring.load import Driven
+    from trials.models.layers import Product
     from trials.references import Recorded, Wanted
+    from trials.sensitivity import LayerEffect
 
 _BYTES_PER_MB = 1e6
 
@@ -152,6 +154,25 @@ class Worker:
         """
         job = Job(verb=Verb.RECORD, deployment=deployment, wanted=wanted)
         return cast("Recorded", self._ask(job))
+
+    def layers(self, variant: str, precision: Precision) -> "tuple[Product, ...]":
+        """List the layers of a variant that a precision lowers, in the order of execution.
+
+        Raises:
+            TrialError: The precision cannot be made of it, or the worker died.
+        """
+        question = LayerQuestion(variant=variant, precision=precision)
+        job = Job(verb=Verb.LAYERS, question=question)
+        return cast("tuple[Product, ...]", self._ask(job))
+
+    def lower(self, question: LayerQuestion) -> "LayerEffect":
+        """Say what lowering one layer of a variant does; it is kept.
+
+        Raises:
+            TrialError: There is no such split, the precision cannot be made of it, or the worker
+                died.
+        """
+        return cast("LayerEffect", self._ask(Job(verb=Verb.LOWER, question=question)))
 
     def describe(self) -> "BenchFacts":
         """Open the space, if no worker has yet, and identify the input of the search.

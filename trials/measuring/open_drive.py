@@ -51,7 +51,7 @@ from trials.measuring.served import (
 )
 from trials.measuring.spread import METHOD
 from trials.measuring.statistics import summarize
-from trials.measuring.stopping import P99_BLOCKS, next_look, targets_met
+from trials.measuring.stopping import P99_BLOCKS, quarter_more, targets_met
 
 LATE = "late_arrivals"
 
@@ -184,7 +184,8 @@ class _OpenMeasuring:
         self._stretches = 0
         self._contended = 0  # blocks of stretches in which others were in the way
         self._is_suspect = False
-        # at the first look a p99 may already be believed, and every look costs a lead-in
+        # at the first look a p99 may already be believed; every look costs a lead-in, so there
+        # are fewer than of a closed loop
         self._look = max(plan.min_blocks, P99_BLOCKS)
         self._length_s, self._step = self._block_length()
 
@@ -238,7 +239,7 @@ class _OpenMeasuring:
             if len(self._blocks) >= self._look:
                 if open_targets_met(self._blocks, plan):
                     return True
-                self._look = next_look(len(self._blocks))
+                self._look = quarter_more(len(self._blocks))
 
     def _block_length(self) -> tuple[float, int]:
         """Return the length of a block, seconds, and in which multiples blocks come.

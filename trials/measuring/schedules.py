@@ -76,7 +76,7 @@ def due_times(arrivals: Arrivals, stretch: Stretch, *, rate_rps: float) -> Secon
         case StepArrivals() | DayArrivals():
             return _thinned(arrivals, stretch, rate_rps)
         case TraceArrivals():
-            return _replayed(_times_of(arrivals), stretch, rate_rps)
+            return _replayed(trace_of(arrivals), stretch, rate_rps)
 
 
 _Gaps = Callable[[np.random.Generator, int], Seconds]  # of mean 1
@@ -137,7 +137,13 @@ def _relative_rate(
     return stepped, float(rates.max())
 
 
-def _times_of(arrivals: TraceArrivals) -> Seconds:
+def trace_of(arrivals: TraceArrivals) -> Seconds:
+    """Read the arrival times of a trace again, shape ``(arrivals,)``, seconds, ascending from 0.
+
+    Raises:
+        DataError: It can no longer be read.
+        InputChangedError: It has changed.
+    """
     try:
         trace = trace_from_csv(arrivals.path, key="measure.arrivals.path")
     except SpaceError as error:

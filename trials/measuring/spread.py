@@ -11,6 +11,9 @@ the last digit. A version is never changed; what is found better becomes the nex
    bursts, the spread itself is uncertain (kurtosis: fewer degrees of freedom), and a sample that
    happened to hold few bursts looks both too fast and too sure (skewness: the limit on that side
    moves out).
+3. A state that shows in one block, or in two, may as well have shown in four more (rule of three):
+   the limit on the side of the outermost block moves out by as much as that would move the mean.
+   Only what makes this block stand out counts: of twenty normal ones, too, one is outermost.
 
 Sums here are exactly rounded (``fsum``): the last digit of those of a linear-algebra library
 depends on the kernels that it picks for a processor, and so it did under the first version until
@@ -29,13 +32,17 @@ References:
     Johnson, N. (1978), Modified t tests and confidence intervals for asymmetrical populations.
         JASA 73, 536-544; Hall, P. (1992), On the removal of skewness by transformation. J. R.
         Statist. Soc. B 54, 221-228.
+    Hanley, J. and Lippman-Hand, A. (1983), If nothing goes wrong, is everything all right? JAMA
+        249, 1743-1745: the rule of three; Blom, G. (1958), Statistical estimates and transformed
+        beta-variables: how far the outermost of some normal values lies.
     Joanes, D. and Gill, C. (1998), Comparing measures of sample skewness and kurtosis. The
         Statistician 47, 183-189: G1 and G2.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import TypeAlias
 
 from trials.measurement import Seconds
@@ -58,11 +65,14 @@ class Spread:
         variance: Of the mean, dependence between blocks included.
         degrees: Degrees of freedom of that variance, which may come out as low as 0.
         skewness: Of the mean; above 0 where it is more often far too low than far too high.
+        rare: What one more block like the outermost, on the side of the long tail, would add to
+            the distance of the mean from the others, >= 0.
     """
 
     variance: float
     degrees: float
     skewness: float
+    rare: float = 0.0
 
 
 Spreading: TypeAlias = Callable[[Seconds, Seconds], Spread]
@@ -127,10 +137,15 @@ def _spread_2(values: Seconds, weights: Seconds) -> Spread:
     )
 
 
-METHODS: Mapping[int, Spreading] = {1: _spread_1, 2: _spread_2}
+def _spread_3(values: Seconds, weights: Seconds) -> Spread:
+    spread = _spread_2(values, weights)
+    return replace(spread, rare=_rare(values, weights, upwards=spread.skewness > 0))
+
+
+METHODS: Mapping[int, Spreading] = {1: _spread_1, 2: _spread_2, 3: _spread_3}
 """Every version of the formulas that a record may name."""
 
-METHOD = 2
+METHOD = 3
 """The version that new records are made with."""
 
 
@@ -141,6 +156,16 @@ def _variance(values: Seconds, weights: Seconds, tau: float) -> float:
     spread = count / (count - 1) * _dot(deviations, deviations)
     # the denominator mends the bias of a variance around the mean of dependent values
     return spread * tau / (1 - min(0.5, tau / count))
+
+
+def _rare(values: Seconds, weights: Seconds, *, upwards: bool) -> float:
+    """Return what the outermost block on one side stands out by, times its weight."""
+    count = values.size
+    deviations = values - _dot(weights, values)
+    outermost = int(deviations.argmax() if upwards else deviations.argmin())
+    scatter = math.sqrt(_dot(deviations, deviations) / (count - 1))
+    usual = NormalDist().inv_cdf((count - 0.375) / (count + 0.25)) * scatter
+    return float(weights[outermost]) * max(0.0, abs(float(deviations[outermost])) - usual)
 
 
 def _shape(values: Seconds) -> tuple[float, float]:

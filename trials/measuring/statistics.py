@@ -259,10 +259,11 @@ def _shares(spread: Spread, p: float, *, requests: int, confidence: float) -> tu
     if not _BODY[0] <= p <= _BODY[1]:
         return low, high
     # a sample that lacks slow requests has too large a share below the true quantile: mirrored
+    unseen = spread.rare * _unseen(confidence)
     if spread.skewness > 0:
-        low = max(0.0, p - (p - low) * _stretch(spread, reach))
+        low = max(0.0, p - (p - low) * _stretch(spread, reach) - unseen)
     if spread.skewness < 0:
-        high = min(1.0, p + (high - p) * _stretch(spread, reach))
+        high = min(1.0, p + (high - p) * _stretch(spread, reach) + unseen)
     return low, high
 
 
@@ -294,10 +295,11 @@ def _ratio(
         variance = float((pooled.std() / pooled.mean()) ** 2) / pooled.size
     reach = _t(max(1.0, spread.degrees), confidence)
     below = above = reach * math.sqrt(variance)
+    unseen = spread.rare * _unseen(confidence)
     if spread.skewness > 0:
-        above *= _stretch(spread, reach)
+        above = above * _stretch(spread, reach) + unseen
     if spread.skewness < 0:
-        below *= _stretch(spread, reach)
+        below = below * _stretch(spread, reach) + unseen
     if max(below, above) > _FURTHEST:
         return Estimate(value=value, low=None, high=None)
     return Estimate(value=value, low=value * math.exp(-below), high=value * math.exp(above))
@@ -310,6 +312,11 @@ def _stretch(spread: Spread, reach: float) -> float:
     is itself a guess, and should not make an interval narrower.
     """
     return 1 + abs(spread.skewness) * (2 * reach**2 + 1) / (6 * reach)
+
+
+def _unseen(confidence: float) -> float:
+    """Say how many events may be expected where none was seen (rule of three); 3.7 for 95 %."""
+    return -math.log((1 - confidence) / 2)
 
 
 def _t(degrees: float, confidence: float) -> float:

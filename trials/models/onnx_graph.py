@@ -44,6 +44,16 @@ def tensors(model: "ModelProto") -> Iterator["TensorProto"]:
             yield from attribute.tensors
 
 
+def element_types(model: "ModelProto") -> dict[str, int]:
+    """Return the element type of each tensor of the main graph, as far as ONNX infers it."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    return found | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
 def domains(model: "ModelProto") -> tuple[str, ...]:
     """Return the operator domains in use, other than ONNX's own and the model's own functions."""
     local = {function.domain for function in model.functions}

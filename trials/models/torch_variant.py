@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.space import TorchSource
+from trials.disk import write_new
 from trials.errors import ModelError
 from trials.models.onnx_model import one_line
 from trials.models.users_code import code_digest, function_from_name, reason_of, users_code
@@ -210,10 +211,8 @@ def _quiet() -> Iterator[None]:
 def _write_whole(content: bytes, out: Path) -> None:
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        partial.unlink(missing_ok=True)  # of a process that was killed and had this number
+        write_new(partial, content)
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)

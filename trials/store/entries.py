@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-Kind: TypeAlias = Literal["model", "engine", "quality", "inspection"]
+from trials.disk import sync
 
-KINDS: tuple[Kind, ...] = ("model", "engine", "quality", "inspection")
+Kind: TypeAlias = Literal["model", "engine", "quality", "inspection", "sensitivity"]
+
+KINDS: tuple[Kind, ...] = ("model", "engine", "quality", "inspection", "sensitivity")
 PAYLOAD = "payload"
 RECORD = "entry.json"
 FORMAT = 1  # part of every key: another layout or meaning of entries starts afresh
@@ -79,7 +81,7 @@ def seal(folder: Path, kind: Kind, parts: Mapping[str, object], *, make_s: float
     if made != [PAYLOAD]:
         raise RuntimeError(f"the maker of a {kind} must write one file, it wrote {made}")
     payload = folder / PAYLOAD
-    _sync(payload)
+    sync(payload, follow_symlinks=False)
     record = {
         "format": FORMAT,
         "kind": kind,
@@ -91,8 +93,8 @@ def seal(folder: Path, kind: Kind, parts: Mapping[str, object], *, make_s: float
         "make_s": make_s,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    _sync(folder / RECORD)
-    _sync(folder)
+    sync(folder / RECORD, follow_symlinks=False)
+    sync(folder, follow_symlinks=False)
 
 
 def read_entry(folder: Path, kind: Kind) -> Entry:
@@ -171,11 +173,3 @@ def _checksum(path: Path) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as payload:
         return hashlib.file_digest(payload, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Which layers suffer from a precision: asked for, told and drawn."""

@@ -1,0 +1,221 @@
+"""Layers that stay in fp32: in the file of every precision, and as the axis ``keep_layers``."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from real_spaces import bench_in, point, write_model, write_space
+
+from search_spaces.deployment import Deployment, Precision
+from trials.bench import Bench
+from trials.capabilities import engines_of
+from trials.errors import UnsupportedError
+from trials.models.fidelity import signal_to_noise_db
+from trials.models.layers import PRODUCTS
+from trials.models.onnx_graph import element_types
+from trials.models.precision import OpenedLowering
+from trials.models.rehearsal import Rehearsal
+
+Images = Callable[[int], NDArray[np.float32]]
+LOWERED = (
+    *(Precision.FP16, Precision.BF16),
+    *(Precision.INT8, Precision.INT8_DYNAMIC, Precision.FP8),
+)
+
+
+def lowering(model: Path, precision: Precision, images: Images) -> OpenedLowering:
+    return OpenedLowering(model, precision, calibration=[{"images": images(64)}])
+
+
+def noise_db(model: ModelProto, original: Path, images: Images) -> float:
+    asked = [{"images": images(64)}]
+    old = Rehearsal(onnx.load_model(original)).answers(asked)
+    return signal_to_noise_db(Rehearsal(model).answers(asked), old)
+
+
+@pytest.mark.parametrize("precision", LOWERED)
+def test_layers_are_the_products_in_the_order_of_execution(
+    residual_model: Path, images: Images, precision: Precision
+) -> None:
+    opened = lowering(residual_model, precision, images)
+    layers = opened.layers
+
+    assert [layer.operator for layer in layers] == ["Conv", "Conv", "Gemm"]
+    assert all(layer.weight and layer.parameters > 0 for layer in layers)
+    assert len({layer.name for layer in layers}) == 3
+
+
+@pytest.mark.parametrize("precision", LOWERED)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_kept_layer_multiplies_in_fp32(
+    residual_model: Path, images: Images, precision: Precision, place: int
+) -> None:
+    opened = lowering(residual_model, precision, images)
+    kept = opened.layers[place]
+    model = opened.keeping([kept.name])
+
+    onnx.checker.check_model(model, full_check=True)
+    # dynamic quantization makes a MatMul of a Gemm, and names it after it
+    names = (kept.name, f"{kept.name}_MatMul")
+    [node] = [each for each in model.graph.node if each.name in names]
+    types = element_types(model)
+    makers = {name: each.op_type for each in model.graph.node for name in each.output}
+    assert {types[name] for name in node.input} == {TensorProto.FLOAT}
+    assert {makers.get(name) for name in node.input}.isdisjoint({"DequantizeLinear"})
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8, Precision.INT8_DYNAMIC])
+def test_keeping_every_layer_of_a_quantized_model_gives_the_original_answers(
+    residual_model: Path, images: Images, precision: Precision
+) -> None:
+    opened = lowering(residual_model, precision, images)
+    whole = opened.keeping([layer.name for layer in opened.layers])
+
+    # the same arithmetic; folded batch normalization rounds otherwise
+    assert noise_db(whole, residual_model, images) > 100
+
+
+@pytest.mark.parametrize("precision", LOWERED)
+def test_keeping_layers_makes_no_more_noise(
+    residual_model: Path, images: Images, precision: Precision
+) -> None:
+    opened = lowering(residual_model, precision, images)
+    none = opened.keeping([])
+    two = opened.keeping([layer.name for layer in opened.layers[:2]])
+
+    assert noise_db(two, residual_model, images) > noise_db(none, residual_model, images)
+
+
+def test_model_is_the_same_however_often_it_is_asked_for(
+    residual_model: Path, images: Images
+) -> None:
+    opened = lowering(residual_model, Precision.INT8, images)
+    first = opened.keeping([]).SerializeToString()
+    opened.keeping([opened.layers[0].name])
+
+    assert opened.keeping([]).SerializeToString() == first
+
+
+def test_pair_stays_for_the_product_that_is_not_kept(
+    write_model: Callable[..., Path],
+) -> None:
+    """Two products read one activation: its pair is taken out for one of them alone."""
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal((8, 8)).astype(np.float32) for name in ("v", "w")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("MatMul", ["x", "w"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["y"], axis=1),
+    ]
+    path = write_model(nodes, inputs={"x": ("n", 8)}, outputs={"y": ("n", 16)}, weights=weights)
+    calibration = [{"x": random.standard_normal((16, 8)).astype(np.float32)}]
+
+    opened = OpenedLowering(path, Precision.INT8, calibration=calibration)
+    model = opened.keeping([opened.layers[0].name])
+
+    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
+    makers = {name: each.op_type for each in model.graph.node for name in each.output}
+    assert [makers.get(node.input[0]) for node in products] == [None, "DequantizeLinear"]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return bench_in(tmp_path, write_space(tmp_path))
+
+
+def keeping(count: int, precision: Precision = Precision.INT8) -> Deployment:
+    options = (("keep_layers", count), ("threads", 1))
+    return replace(point(precision=precision), options=options)
+
+
+def test_number_of_kept_layers_is_in_the_models_digest(bench: Bench) -> None:
+    none, one, again = (bench.prepare(keeping(count)) for count in (0, 1, 1))
+
+    assert none.model.sha256 != one.model.sha256
+    assert none.engine.sha256 != one.engine.sha256
+    assert one.model == again.model
+    assert none.model.sha256 == bench.prepare(point(precision=Precision.INT8)).model.sha256
+
+
+def test_kept_layer_is_the_one_with_the_most_noise_on_the_calibration_split(
+    bench: Bench,
+) -> None:
+    model = onnx.load_model(bench.prepare(keeping(1)).model.path)
+
+    layers = bench.layers("net", Precision.INT8)
+    ratios = {
+        layer.name: bench.layer_effect(
+            "net", Precision.INT8, layer=layer.name, split="calibration"
+        ).signal_to_noise_db
+        for layer in layers
+    }
+    worst = min(ratios, key=lambda name: ratios[name])
+    makers = {name: each.op_type for each in model.graph.node for name in each.output}
+    quantized = {
+        node.name
+        for node in model.graph.node
+        if node.op_type in PRODUCTS and makers.get(node.input[1]) == "DequantizeLinear"
+    }
+    assert quantized == {layer.name for layer in layers} - {worst}
+
+
+def test_ranking_sees_no_sample_of_search_or_report(bench: Bench) -> None:
+    bench.prepare(keeping(1))
+
+    assert bench.dataset.calibration is not None
+    effects = [json.loads(one.parts) for one in bench.store.list() if one.kind == "sensitivity"]
+    assert {each["samples"] for each in effects} == {bench.dataset.calibration.digest}
+    assert len(effects) == 2
+
+
+def test_ranking_is_found_by_whoever_asks_next(bench: Bench, tmp_path: Path) -> None:
+    bench.prepare(keeping(1))
+    before = {one.key: one.created_s for one in bench.store.list() if one.kind == "sensitivity"}
+
+    another = bench_in(tmp_path, bench.space)
+    layer = another.layers("net", Precision.INT8)[0].name
+    another.layer_effect("net", Precision.INT8, layer=layer, split="calibration")
+    another.prepare(replace(keeping(1), batch_size=4))
+
+    after = {one.key: one.created_s for one in another.store.list() if one.kind == "sensitivity"}
+    assert after == before
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_keeping_all_layers_is_no_deployment_of_its_own(bench: Bench, count: int) -> None:
+    with pytest.raises(
+        UnsupportedError, match=f"lowers 2 layers of 'net', and keep_layers={count} would leave"
+    ):
+        bench.prepare(keeping(count))
+
+
+def test_kept_layers_have_engines_of_their_own(bench: Bench) -> None:
+    axes = (*bench.space.axes, replace(bench.space.axes[0], name="keep_layers", values=(0, 1)))
+    precision = tuple(
+        replace(axis, values=("int8",)) if axis.name == "precision" else axis for axis in axes
+    )
+
+    wanted = engines_of(replace(bench.space, axes=precision), bench.backend.capabilities())
+
+    assert [dict(each.options)["keep_layers"] for each in wanted] == [0, 1]
+
+
+def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None:
+    """Weights of 1e-9 are below what fp16 can hold, so that nothing is left of the answers."""
+    path = write_model(tmp_path / "tiny.onnx")
+    model = onnx.load_model(path)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("hidden", "head"):
+            small = numpy_helper.to_array(tensor) * np.float32(1e-9)
+            tensor.CopyFrom(numpy_helper.from_array(small, tensor.name))
+    onnx.save_model(model, path)
+    bench = bench_in(tmp_path, write_space(tmp_path, {"net": path}))
+
+    with pytest.raises(UnsupportedError, match=r"tiny\.onnx: in fp16 its answers to 32 samples"):
+        bench.prepare(point(precision=Precision.FP16))
