@@ -48,20 +48,17 @@ def plan_from_file(library: Library, path: Path) -> "Plan":
         engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise _refusal(library, path.name, said)
-    return Plan(library, runtime, engine, said, size_bytes=len(content))
+    return Plan(library, runtime, engine, said)
 
 
 class Plan:
     """A deserialized plan; the GPU that it lies on is current in every thread that calls."""
 
-    def __init__(
-        self, library: Library, runtime: Any, engine: Any, said: Said, *, size_bytes: int
-    ) -> None:
+    def __init__(self, library: Library, runtime: Any, engine: Any, said: Said) -> None:
         self._library = library
         self._runtime = runtime
         self._engine = engine
         self._said = said
-        self._size_bytes = size_bytes
         self.inputs, self.outputs = self._tensors()
 
     @property
@@ -76,11 +73,9 @@ class Plan:
 
     @property
     def weights_bytes(self) -> int:
-        """Memory of the GPU for what all contexts share: the weights, or else all of the plan."""
-        stats = getattr(self._library.module, "EngineStat", None)
-        if stats is None:  # before TensorRT 10.11 nobody tells
-            return self._size_bytes
-        return int(self._engine.get_engine_stat(stats.TOTAL_WEIGHTS_SIZE))
+        """Memory of the GPU for what all contexts share: the weights."""
+        stat = self._library.module.EngineStat.TOTAL_WEIGHTS_SIZE
+        return int(self._engine.get_engine_stat(stat))
 
     def context(self, *, cuda_graph: bool, specialization: str = "eager") -> "Context":
         """Make what runs one request at a time.
