@@ -24,7 +24,9 @@ pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"
 )
 VERSIONS = sorted(recorded_names())
-RTX_ALONE = ("ComputeCapability",)  # that the code asks for before it uses them
+RTX_ALONE = (  # that the code asks for, or uses in branches for RTX
+    *("ComputeCapability", "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy"),
+)
 EVERYTHING: tuple[tuple[str, Scalar], ...] = (
     ("batch_profile", "dynamic"),
     ("max_aux_streams", 2),
