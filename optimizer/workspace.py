@@ -15,19 +15,19 @@ import errno
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import WorkspaceError
 from trials.disk import sync, write_new
-from trials.measurement import Block, BlockOnGpu, Stamps
+from trials.measurement import Block, BlockOnGpu, DeviceTimes, Stamps
 from trials.store.locks import locked
 
 BLOCKS_FORMAT = 1
@@ -35,7 +35,11 @@ STORE_LIMIT_BYTES = 10 * 1024**3  # beyond it the least recently used entries go
 
 _METADATA = b"trifront"
 _OURS = "--workspace"  # where we make folders as we need them
-_STAMPS = ("due_s", "start_s", "end_s", "batch")  # columns and fields alike
+_STAMPS = ("due_s", "start_s", "end_s", "batch")  # columns and fields alike, as are the next
+_DEVICE_TIMES = ("gpu_s", "enqueue_s", "wall_s")
+
+
+_Part = TypeVar("_Part", Stamps, DeviceTimes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,10 +183,11 @@ def _lock_of(path: Path) -> Path:
 def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     """Write raw blocks as Parquet: a row per request, the blocks' own facts as metadata.
 
-    Columns: ``block`` (index) and ``latency_s``, and of open-loop load ``due_s``, ``start_s``,
-    ``end_s`` and ``batch``. The schema's metadata key ``trifront`` is a JSON document with
-    ``format``, per block ``start_s``, ``window_s`` and ``batch_size`` (and ``gpu`` where one was
-    read), and ``sha256`` over all of it, because Parquet itself notices few changed bytes.
+    Columns: ``block`` (index) and ``latency_s``; of open-loop load ``due_s``, ``start_s``,
+    ``end_s`` and ``batch``; of a device ``gpu_s``, ``enqueue_s`` and ``wall_s``. The schema's
+    metadata key ``trifront`` is a JSON document with ``format``, per block ``start_s``,
+    ``window_s`` and ``batch_size`` (and ``gpu`` where one was read), and ``sha256`` over all of
+    it, because Parquet itself notices few changed bytes.
 
     Raises:
         WorkspaceError: The file cannot be written.
@@ -195,7 +200,8 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     columns = {
         "block": np.repeat(np.arange(len(blocks), dtype=np.int32), sizes),
         "latency_s": np.concatenate([one.latencies_s for one in blocks]),
-        **_stamp_columns(blocks),
+        **_columns(_STAMPS, [one.stamps for one in blocks]),
+        **_columns(_DEVICE_TIMES, [one.device for one in blocks]),
     }
     document = {
         "format": BLOCKS_FORMAT,
@@ -225,12 +231,13 @@ def _gpu_in(facts: dict[str, Any]) -> BlockOnGpu | None:
     return BlockOnGpu(**(facts["gpu"] | pairs))
 
 
-def _stamp_columns(blocks: tuple[Block, ...]) -> dict[str, NDArray[np.generic]]:
-    """Return the columns that only open-loop load has, by name."""
-    stamps = [one.stamps for one in blocks if one.stamps is not None]
-    if len(stamps) < len(blocks):
+def _columns(
+    names: tuple[str, ...], parts: Sequence[Stamps | DeviceTimes | None]
+) -> dict[str, NDArray[np.generic]]:
+    """Return columns that only some loads have, by name; none where a block lacks them."""
+    if None in parts:
         return {}
-    return {name: np.concatenate([getattr(one, name) for one in stamps]) for name in _STAMPS}
+    return {name: np.concatenate([getattr(one, name) for one in parts]) for name in names}
 
 
 def discard_blocks(path: Path) -> None:
@@ -281,17 +288,27 @@ def _blocks_in(path: Path) -> tuple[Block, ...]:
         raise ValueError("its content is not what was written")
     cuts = np.cumsum(np.bincount(columns["block"], minlength=len(document["blocks"])))[:-1]
     pieces = np.split(columns["latency_s"], cuts)
-    is_open = _STAMPS[0] in columns
-    split = [np.split(columns[name], cuts) for name in _STAMPS] if is_open else []
-    stamps = [Stamps(**dict(zip(_STAMPS, each, strict=True))) for each in zip(*split, strict=True)]
+    stamps = _parts(Stamps, _STAMPS, columns, cuts)
+    device = _parts(DeviceTimes, _DEVICE_TIMES, columns, cuts)
     return tuple(
-        Block(
-            **(facts | {"gpu": _gpu_in(facts)}),
-            latencies_s=piece,
-            stamps=stamps[at] if is_open else None,
+        Block(**(facts | {"gpu": _gpu_in(facts)}), latencies_s=piece, stamps=stamped, device=times)
+        for facts, piece, stamped, times in zip(
+            document["blocks"], pieces, stamps, device, strict=True
         )
-        for at, (facts, piece) in enumerate(zip(document["blocks"], pieces, strict=True))
     )
+
+
+def _parts(
+    kind: type[_Part],
+    names: tuple[str, ...],
+    columns: dict[str, NDArray[Any]],
+    cuts: NDArray[np.int64],
+) -> list[_Part] | list[None]:
+    """Cut columns that only some loads have into blocks; None for each where there are none."""
+    if names[0] not in columns:
+        return [None] * (cuts.size + 1)
+    split = [np.split(columns[name], cuts) for name in names]
+    return [kind(**dict(zip(names, each, strict=True))) for each in zip(*split, strict=True)]
 
 
 def _digest(facts: list[dict[str, Any]], columns: Iterable[NDArray[Any]]) -> str:

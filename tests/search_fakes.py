@@ -23,8 +23,10 @@ from trials.bench import BenchFacts
 from trials.measurement import (
     Block,
     Costs,
+    DeviceTiming,
     EngineRecord,
     Estimate,
+    OnDevice,
     Quality,
     Speed,
     exact,
@@ -54,6 +56,23 @@ FACTS = BenchFacts(
     digests=(("variant:large", "b" * 64), ("variant:small", "a" * 64)),
     samples=(("search", 10),),
     environment=(),
+)
+
+ON_DEVICE = OnDevice(
+    transfers="exclude",
+    uses_graphs=True,
+    timing=DeviceTiming(
+        depth=2,
+        threads=1,
+        enqueue_share=0.04,
+        gpu_mean_s=0.51e-3,
+        gpu_p50_s=0.5e-3,
+        gpu_p99_s=0.6e-3,
+        enqueue_p50_s=20e-6,
+        enqueue_p99_s=30e-6,
+        wall_p50_s=1e-3,
+        wall_p99_s=1.2e-3,
+    ),
 )
 
 

@@ -7,19 +7,41 @@ do the work, for a GPU that the proxy pretends to have. What our code uses is wr
 
 import json
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from trials.backends.trt_gpu import Gpu
 from trials.backends.trt_library import Library, library_from
+from trials.devices.device import DeviceFacts
+from trials.devices.fake import FakeDevice
 
 Names = dict[str, frozenset[str]]
 RECORD = Path(__file__).parent / "trials" / "tensorrt_names.json"
-ADA = Gpu(name="NVIDIA L4", compute_capability=89, driver="590.44")
-HOPPER = Gpu(name="NVIDIA H200", compute_capability=90, driver="590.44")
 _SUBCLASSED = ("ILogger", "IProgressMonitor")  # real ones, or the library would not call ours
 _MODULE = "module"
+
+
+class Elsewhere(FakeDevice):
+    """A computed device that says to be another."""
+
+    def __init__(self, name: str, capability: tuple[int, int]) -> None:
+        super().__init__()
+        self._name, self._capability = name, capability
+
+    @property
+    def facts(self) -> DeviceFacts:
+        return replace(
+            super().facts, name=self._name, compute_capability=self._capability, driver="590.44"
+        )
+
+
+def ada() -> Elsewhere:
+    return Elsewhere("NVIDIA L4", (8, 9))
+
+
+def hopper() -> Elsewhere:
+    return Elsewhere("NVIDIA H200", (9, 0))
 
 
 def recorded_names() -> dict[str, Names]:

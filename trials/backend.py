@@ -237,6 +237,70 @@ class ComputesBlocks(Protocol):
         ...
 
 
+class RequestQueue(Protocol):
+    """Requests of one execution context, which a device answers in the order of sending.
+
+    Belongs to the thread that entered it.
+    """
+
+    @property
+    def depth(self) -> int:
+        """Most requests that may be in flight, >= 1."""
+        ...
+
+    def send(self, at: int) -> None:
+        """Ask for the request of batch ``at`` and return at once; there is room for it.
+
+        Raises:
+            TrialError: As for ``Engine.infer``.
+        """
+        ...
+
+    def is_done(self) -> bool:
+        """Tell whether the oldest request in flight is answered; does not wait.
+
+        Raises:
+            FaultError: The runtime broke.
+        """
+        ...
+
+    def wait(self) -> None:
+        """Wait until the oldest request in flight is answered; other threads go on meanwhile.
+
+        Raises:
+            FaultError: The runtime broke.
+        """
+        ...
+
+    def finish(self) -> float:
+        """Take the oldest request, which is answered, out of flight.
+
+        Returns:
+            For how long the device ran it, copies not included, on the device's own clock,
+            seconds.
+        """
+        ...
+
+
+@runtime_checkable
+class QueuesRequests(Protocol):
+    """An engine on a device: its requests are sent and waited for apart."""
+
+    @property
+    def transfers(self) -> str:
+        """Whether copies between host and device are part of a request: include, exclude."""
+        ...
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether a request is one launch of a CUDA graph."""
+        ...
+
+    def queue(self, batches: Sequence[Tensors]) -> AbstractContextManager[RequestQueue]:
+        """Bind one request per batch for one execution context; as ``Engine.lane`` otherwise."""
+        ...
+
+
 @runtime_checkable
 class ComputesServices(Protocol):
     """An engine that computes how long batches take; asked for them under open-loop load."""

@@ -97,6 +97,24 @@ class BlockOnGpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTimes:
+    """Where the time of requests to a device went, apart.
+
+    Each of shape ``(requests,)``, in the order of the block's latencies, seconds.
+
+    Attributes:
+        gpu_s: For how long the device ran the request, copies not included, on its own clock.
+        enqueue_s: For how long the host was busy asking for it, copies included.
+        wall_s: From the begin of asking until its end was seen, waiting for the request before it
+            included.
+    """
+
+    gpu_s: Seconds
+    enqueue_s: Seconds
+    wall_s: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """One stretch of load, the atom of all statistics.
 
@@ -108,6 +126,8 @@ class Block:
         batch_size: Samples per request; 1 under open-loop load.
         stamps: Under open-loop load alone.
         gpu: Where a GPU ran the requests and could be read.
+        device: Under closed-loop load of a device that requests wait in line for; latencies are
+            then from when the one before in line was answered, or from sending if that was later.
     """
 
     start_s: float
@@ -116,6 +136,7 @@ class Block:
     batch_size: int
     stamps: Stamps | None = None
     gpu: BlockOnGpu | None = None
+    device: DeviceTimes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +181,47 @@ class Queueing:
     padded_share: float
     late_p50_s: float
     late_p99_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTiming:
+    """Who drove a device, and where the time of its requests went (``DeviceTimes``), in short.
+
+    Attributes:
+        depth: Requests in flight in each execution context: one that runs, others in line.
+        threads: Of the host, that drove the contexts.
+        enqueue_share: Share of its time that each thread was busy asking for requests, >= 0.
+        gpu_mean_s: Mean of the device's own times; likewise ``gpu_p50_s``, ``gpu_p99_s``.
+        enqueue_p50_s: Median of the times to ask; likewise ``enqueue_p99_s``.
+        wall_p50_s: Median of the times from asking to the end; likewise ``wall_p99_s``.
+    """
+
+    depth: int
+    threads: int
+    enqueue_share: float
+    gpu_mean_s: float
+    gpu_p50_s: float
+    gpu_p99_s: float
+    enqueue_p50_s: float
+    enqueue_p99_s: float
+    wall_p50_s: float
+    wall_p99_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDevice:
+    """How requests went to a device.
+
+    Attributes:
+        transfers: Whether copies between host and device are part of a request: ``include``,
+            ``exclude``.
+        uses_graphs: A request is one launch of a CUDA graph.
+        timing: Under a closed loop alone.
+    """
+
+    transfers: str
+    uses_graphs: bool
+    timing: DeviceTiming | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from trials.measurement import (
     EngineRecord,
     Estimate,
     GpuUse,
+    OnDevice,
     Quality,
     Queueing,
     Quiet,
@@ -46,11 +47,12 @@ class Completed:
         peak_memory_bytes: What serving needs beyond the idle runtime, > 0; see
             :meth:`trials.backend.Backend.peak_memory`. None where the backend cannot tell.
         flags: Words of caution: ``target_not_met``, ``no_steady_state``, ``level_shift``,
-            ``decided``, ``contended``, ``power_capped``.
+            ``decided``, ``contended``, ``power_capped``, ``enqueue_bound``.
         blocks: Raw samples behind ``speed``; empty in a record read back from a study.
         queueing: Where latency went under an open loop; None under a closed one.
         quiet: How quiet the machine was; None in a record of an earlier version.
         gpu: What the GPU did; None where none ran it, or none could be read.
+        on_device: How requests went to a device; None where there is none.
         sentinel: How the sentinel last was before this trial; None where there was none yet.
     """
 
@@ -65,6 +67,7 @@ class Completed:
     blocks: tuple[Block, ...] = ()
     queueing: Queueing | None = None
     quiet: Quiet | None = None
+    on_device: OnDevice | None = None
     sentinel: Sighting | None = None
     gpu: GpuUse | None = None
     state: Literal["completed"] = "completed"

@@ -14,7 +14,7 @@ from typing import Literal
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
-from trials.backend import Engine, EngineSpec, Tensors
+from trials.backend import Engine, EngineSpec, QueuesRequests, Tensors
 from trials.bench import Bench, OnProgress, Prepared, ignore_progress
 from trials.capabilities import ENERGY, wanted_metrics
 from trials.data.dataset import Split, request_batches
@@ -31,7 +31,7 @@ from trials.errors import (
     WorkerDiedError,
 )
 from trials.machine.environment import environment
-from trials.measurement import Costs, EngineRecord, Quality
+from trials.measurement import Costs, EngineRecord, OnDevice, Quality
 from trials.measuring.driving import drive_deployment
 from trials.measuring.load import Driven
 from trials.measuring.stopping import Question, misses
@@ -172,9 +172,18 @@ def _completed(
         queueing=driven.queueing,
         quiet=driven.quiet,
         gpu=driven.gpu,
+        on_device=_on_device(engine, driven),
     )
     _refuse_unscored(completed, bench.space)
     return completed
+
+
+def _on_device(engine: Engine, driven: Driven) -> OnDevice | None:
+    if not isinstance(engine, QueuesRequests):
+        return None
+    return OnDevice(
+        transfers=engine.transfers, uses_graphs=engine.uses_graphs, timing=driven.timing
+    )
 
 
 def _batches(deployment: Deployment, bench: Bench) -> list[Tensors]:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from io import StringIO
 
 from optimizer.front.drifting import watches_of
@@ -73,6 +74,8 @@ def data_of_trial(record: TrialRecord, verdict: Quality | None) -> dict[str, obj
         return data | {"kind": outcome.kind, "reason": outcome.reason}
     data["metrics"] = {name: _ends(estimate) for name, estimate in outcome.metrics().items()}
     data["flags"] = list(outcome.flags)
+    if outcome.on_device is not None:
+        data["on_device"] = asdict(outcome.on_device)
     if verdict is not None:
         data["report"] = {name: _ends(estimate) for name, estimate in verdict.scores}
     return data

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from optimizer.front.front import Candidate, Front
 from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
-from trials.measurement import Estimate, GpuUse, Quality, Queueing, Quiet
+from trials.measurement import Estimate, GpuUse, OnDevice, Quality, Queueing, Quiet
 from trials.measuring.sentinel import Sighting, level_of
 from trials.outcome import Completed
 
@@ -99,14 +99,7 @@ def topics_of_trial(
     yield f"measured, with 95 % intervals{flags}", _written(outcome.metrics().items())
     if outcome.quality is not None:
         yield from _by_cohort(outcome.quality)
-    if outcome.queueing is not None:
-        yield "under its open load", list(_queueing(outcome.queueing))
-    if outcome.quiet is not None and outcome.flags:
-        yield "how quiet the machine was", list(_of_quiet(outcome.quiet, outcome.speed.blocks))
-    if outcome.gpu is not None:
-        yield "the GPU meanwhile", list(_of_gpu(outcome.gpu))
-    if outcome.sentinel is not None:
-        yield "the sentinel before it", list(_of_sentinel(outcome.sentinel, record.started_s))
+    yield from _circumstances(outcome, started_s=record.started_s)
     if verdict is not None:
         yield f"on the report split, {verdict.samples:,} samples", _written(verdict.scores)
         yield from _by_cohort(verdict)
@@ -117,6 +110,22 @@ def topics_of_trial(
     )
     yield "engine", [(name, str(value)) for name, value in asdict(outcome.engine).items()]
     yield "environment", outcome.environment.facts
+
+
+def _circumstances(
+    outcome: Completed, *, started_s: float
+) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
+    """Yield how the load was driven and what machine and GPU did meanwhile, as far as told."""
+    if outcome.queueing is not None:
+        yield "under its open load", list(_queueing(outcome.queueing))
+    if outcome.on_device is not None:
+        yield "on its device", list(_on_device(outcome.on_device))
+    if outcome.quiet is not None and outcome.flags:
+        yield "how quiet the machine was", list(_of_quiet(outcome.quiet, outcome.speed.blocks))
+    if outcome.gpu is not None:
+        yield "the GPU meanwhile", list(_of_gpu(outcome.gpu))
+    if outcome.sentinel is not None:
+        yield "the sentinel before it", list(_of_sentinel(outcome.sentinel, started_s))
 
 
 def _by_cohort(quality: Quality) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
@@ -201,6 +210,23 @@ def _queueing(found: Queueing) -> Iterator[tuple[str, str]]:
     yield "batch", f"mean {number(found.batch_mean)}{filling}"
     late = f"median {number(found.late_p50_s * 1e6)}, p99 {number(found.late_p99_s * 1e6)}"
     yield "lateness of the load generator [us]", late
+
+
+def _on_device(found: OnDevice) -> Iterator[tuple[str, str]]:
+    yield "transfers between host and GPU", found.transfers
+    yield "CUDA graph", "yes" if found.uses_graphs else "no"
+    timing = found.timing
+    if timing is None:
+        return
+    for name, p50_s, p99_s in (
+        ("GPU time without transfers [ms]", timing.gpu_p50_s, timing.gpu_p99_s),
+        ("enqueuing a request [ms]", timing.enqueue_p50_s, timing.enqueue_p99_s),
+        ("it and its place in line [ms]", timing.wall_p50_s, timing.wall_p99_s),
+    ):
+        yield name, f"median {number(p50_s * 1e3)}, p99 {number(p99_s * 1e3)}"
+    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
+    yield "driven by", f"{threads}, busy enqueuing for {timing.enqueue_share:.0%} of the time"
+    yield "requests in flight for each context", str(timing.depth)
 
 
 def _in_seconds(cost: str) -> str:

@@ -26,6 +26,7 @@ from optimizer.report.tables import (
     table_of_axes,
     table_of_candidates,
     table_of_choices,
+    table_of_devices,
     table_of_environments,
     table_of_flags,
     table_of_left_out,
@@ -80,6 +81,7 @@ class Content:
     tails: Picture | None
     concurrency: Picture | None
     saturations: tuple[Picture, ...]
+    devices: Table
     scores: Table
     cohorts: Picture | None
     reliability: Picture | None
@@ -121,6 +123,7 @@ def content_of(
         tails=tails_of(members),
         concurrency=concurrency_of(records),
         saturations=saturations_of(front, evidence.saturation_of),
+        devices=table_of_devices(front),
         scores=table_of_scores(front, verdicts),
         cohorts=cohorts_of(engines),
         reliability=reliability_of(engines),

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from optimizer.front.front import Candidate, Front
-from optimizer.front.words import label, short, standing_of, text_of
+from optimizer.front.words import label, number, short, standing_of, text_of
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
 from search_spaces.metrics import Direction
 from search_spaces.space import Objective
-from trials.measurement import Estimate, Quality
+from trials.measurement import DeviceTiming, Estimate, Quality
 from trials.outcome import Completed, Failed, Infeasible
 
 _FLAGS = {
@@ -19,6 +19,7 @@ _FLAGS = {
     "decided": "it was measured no longer, because it misses a bound for certain",
     "level_shift": "its speed jumped in the middle of the measurement",
     "power_capped": "the power limit of its GPU held the clocks back, as under any full load",
+    "enqueue_bound": "asking for a request took the host about as long as the GPU needed for it",
     "late_arrivals": "the load generator sent requests later than they were due",
 }
 _MOMENTARY = ("load_", "psi_")  # facts of the environment that differ at each trial
@@ -79,6 +80,26 @@ def table_of_candidates(front: Front, verdicts: Mapping[int, Quality]) -> Table:
 
 def _standing(one: Candidate) -> str:
     return standing_of(one) or ("member" if one.is_member else "tie")
+
+
+def table_of_devices(front: Front) -> Table:
+    """Say of members and ties that ran on a device how, and where the time of requests went."""
+    rows = []
+    for one in front.candidates:
+        assert isinstance(one.record.outcome, Completed)
+        found = one.record.outcome.on_device
+        if found is not None:
+            graph = "yes" if found.uses_graphs else "no"
+            times = _times(found.timing) if found.timing is not None else ("", "", "")
+            rows.append((f"{one.record.number}", found.transfers, graph, *times))
+    columns = ("trial", "transfers", "CUDA graph", "GPU time [ms]", "enqueuing [ms]", "driven by")
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def _times(timing: DeviceTiming) -> tuple[str, str, str]:
+    """Write medians, and who drove."""
+    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
+    return number(timing.gpu_p50_s * 1e3), number(timing.enqueue_p50_s * 1e3), threads
 
 
 def engines_of(front: Front) -> dict[str, Quality]:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from search_fakes import completed, failed, infeasible, measured, record_of, scored
+from search_fakes import ON_DEVICE, completed, failed, infeasible, measured, record_of, scored
 
 from optimizer.front.front import Front, front_of
 from optimizer.front.resampling import with_probabilities
@@ -27,6 +27,7 @@ from optimizer.report.tables import (
     engines_of,
     table_of_candidates,
     table_of_choices,
+    table_of_devices,
     table_of_environments,
     table_of_flags,
     table_of_left_out,
@@ -96,6 +97,7 @@ def content(front: Front, *, name: str = "study") -> Content:
         tails=tails_of(measured_members(front, blocks_of)),
         concurrency=None,
         saturations=(),
+        devices=table_of_devices(front),
         scores=table_of_scores(front, {}),
         cohorts=None,
         reliability=None,
@@ -177,6 +179,18 @@ def test_best_of_each_objective_and_the_knee_come_first(front: Front, space: Sea
 
     assert len(table.rows) == 1 + len(space.objectives)
     assert table.rows[0][0].startswith("knee")
+
+
+def test_what_ran_on_a_device_says_how(space: SearchSpace) -> None:
+    outcome = replace(measured(next(space.deployments())), on_device=ON_DEVICE)
+    front = front_of([record_of(3, outcome)], space.objectives, ())
+
+    table = table_of_devices(front)
+
+    assert table.rows == (("3", "exclude", "yes", "0.5", "0.02", "1 thread"),)
+    page = html_of_content(content(front))
+    assert "<h2>On the device</h2>" in page
+    assert "0.02" in page
 
 
 def test_what_is_left_out_has_its_reason(front: Front) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from search_fakes import failed, infeasible, measured, record_of
+from search_fakes import ON_DEVICE, failed, infeasible, measured, record_of
 
 from optimizer.front.data import csv_of_records, data_of_front, data_of_trial
 from optimizer.front.front import Front, front_of
@@ -24,7 +25,7 @@ from optimizer.front.words import (
     text_of_difference,
     why_empty,
 )
-from optimizer.study.records import TrialRecord
+from optimizer.study.records import TrialRecord, json_from_outcome, outcome_from_json
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
 from trials.measurement import CohortScore, Estimate, Quality, exact
@@ -209,6 +210,39 @@ def test_shown_trial_holds_every_metric_with_its_unit(space: SearchSpace) -> Non
         assert label in text
     for words in ("on the report split, 2,000 samples", "night (9)", "build [s]", "engine_digest"):
         assert words in text
+
+
+def test_trial_on_a_device_says_where_its_time_went(space: SearchSpace) -> None:
+    outcome = replace(measured(next(space.deployments())), on_device=ON_DEVICE)
+
+    text = topics(record_of(7, outcome))
+
+    assert re.search(r"transfers between host and GPU\s+exclude", text)
+    assert re.search(r"GPU time without transfers \[ms\]\s+median 0.5, p99 0.6", text)
+    assert re.search(r"enqueuing a request \[ms\]\s+median 0.02, p99 0.03", text)
+    assert re.search(r"driven by\s+1 thread, busy enqueuing for 4% of\s+the time", text)
+
+
+def test_trial_of_an_open_loop_on_a_device_states_its_transfers(space: SearchSpace) -> None:
+    on_device = replace(ON_DEVICE, timing=None)
+    outcome = replace(measured(next(space.deployments())), on_device=on_device)
+
+    text = topics(record_of(7, outcome))
+
+    assert re.search(r"transfers between host and GPU\s+exclude", text)
+    assert "driven by" not in text
+
+
+def test_record_and_json_of_a_trial_on_a_device_state_its_transfers(space: SearchSpace) -> None:
+    outcome = replace(measured(next(space.deployments())), on_device=ON_DEVICE, blocks=())
+
+    read = outcome_from_json(json_from_outcome(outcome))
+    data = data_of_trial(record_of(7, read), None)
+
+    assert read == outcome
+    assert isinstance(data["on_device"], dict)
+    assert data["on_device"]["transfers"] == "exclude"
+    assert data["on_device"]["timing"]["gpu_p50_s"] == 0.5e-3
 
 
 def test_cohorts_are_shown_with_the_split_that_they_rest_on(space: SearchSpace) -> None:

@@ -21,7 +21,7 @@ from optimizer.workspace import (
     write_atomically,
     writing,
 )
-from trials.measurement import Block, Stamps
+from trials.measurement import Block, DeviceTimes, Stamps
 
 BLOCKS = st.lists(
     st.builds(
@@ -136,6 +136,32 @@ def test_stamps_of_an_open_load_are_read_back_to_the_last_digit(tmp_path: Path) 
         for name in ("due_s", "start_s", "end_s", "batch"):
             np.testing.assert_array_equal(
                 getattr(written.stamps, name), getattr(read.stamps, name), strict=True
+            )
+
+
+def test_times_of_a_device_are_read_back_to_the_last_digit(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    blocks = []
+    for requests in (1, 7, 3):
+        times = DeviceTimes(
+            gpu_s=generator.random(requests),
+            enqueue_s=generator.random(requests),
+            wall_s=generator.random(requests),
+        )
+        latencies_s = generator.random(requests)
+        blocks.append(
+            Block(start_s=0.0, window_s=1.0, latencies_s=latencies_s, batch_size=1, device=times)
+        )
+
+    save_blocks(tuple(blocks), tmp_path / "trial.parquet")
+
+    for written, read in zip(blocks, load_blocks(tmp_path / "trial.parquet"), strict=True):
+        assert written.device is not None
+        assert read.device is not None
+        assert read.stamps is None
+        for name in ("gpu_s", "enqueue_s", "wall_s"):
+            np.testing.assert_array_equal(
+                getattr(written.device, name), getattr(read.device, name), strict=True
             )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from ort_gpu_fake import ort_on_gpu
+from trt_fakes import ComputedTensorRt
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
@@ -18,10 +19,12 @@ from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
 from trials.backends.catalog import backend_named
 from trials.backends.fake import FakeBackend, fake_model_bytes
 from trials.capabilities import engine_spec
+from trials.devices.fake import FakeDevice
 from trials.errors import FaultError, TrialError, UnsupportedError
 
 BATCH = 4
-BACKENDS = ("ort", "ort on a GPU", "fake")
+COMPUTED, GPU = "TensorRT on a computed device", "TensorRT on a GPU"
+BACKENDS = ("ort", "ort on a GPU", "fake", COMPUTED)
 BUILDERS = (*BACKENDS, "tensorrt")
 """Those that are held to what the text says of building; a GPU is needed for the rest."""
 
@@ -49,7 +52,14 @@ class Case:
 for_builders = pytest.mark.parametrize("case", BUILDERS, indirect=True)
 
 
-@pytest.fixture(params=BACKENDS)
+def made(kind: str) -> Backend:
+    targets = {"tensorrt": "SM89"}
+    if kind == COMPUTED:
+        return ComputedTensorRt(FakeDevice())
+    return backend_named("tensorrt" if kind == GPU else kind, target=targets.get(kind))
+
+
+@pytest.fixture(params=[*BACKENDS, pytest.param(GPU, marks=pytest.mark.gpu)])
 def case(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -73,9 +83,19 @@ def case(
         )
     if request.param == "tensorrt":
         pytest.importorskip("tensorrt_rtx", reason="builds without a GPU")
-    target = "SM89" if request.param == "tensorrt" else None
-    again = partial(backend_named, request.param, target=target)
-    return Case(again(), residual_model, deployment, batches, again)
+    return named_case(request.param, residual_model, deployment, batches)
+
+
+def named_case(
+    name: str, model: Path, deployment: Deployment, batches: tuple[Tensors, ...]
+) -> Case:
+    again = partial(made, name)
+    if name == GPU:
+        try:
+            again().capabilities()
+        except UnsupportedError as error:
+            pytest.skip(str(error).partition(":")[0])
+    return Case(again(), model, deployment, batches, again)
 
 
 def fake_case(folder: Path, deployment: Deployment) -> Case:

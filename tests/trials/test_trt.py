@@ -18,10 +18,11 @@ from trials.backend import Backend, EngineSpec, Tensors, Workshop
 from trials.backends.catalog import backend_named
 from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_build import Order, build_failure, build_plan
-from trials.backends.trt_gpu import gpu_here
 from trials.backends.trt_library import Library, Said, library
 from trials.backends.trt_options import DYNAMIC, FIXED
 from trials.capabilities import engine_spec
+from trials.devices.catalog import this_device
+from trials.devices.device import Device
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.models.precision import OpenedLowering, convert
 
@@ -336,15 +337,19 @@ def test_target_that_rtx_does_not_know_is_refused() -> None:
         backend_named("tensorrt", target="SM90").capabilities()
 
 
+def nothing_here() -> Device:
+    raise UnsupportedError("nobody can use a GPU")
+
+
 def test_nothing_is_measured_without_a_gpu(tmp_path: Path) -> None:
     deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=1, concurrency=1)
-    here = TensorRtBackend(look=lambda: None)
+    here = TensorRtBackend(find_device=nothing_here)
 
     with pytest.raises(
         UnsupportedError, match="no NVIDIA GPU: engines can be built, not measured"
     ):
         here.capabilities()
-    with pytest.raises(UnsupportedError, match="measures none yet"):
+    with pytest.raises(UnsupportedError, match="no NVIDIA GPU: engines can be built"):
         backend_named("tensorrt", target="SM89").load(tmp_path / "plan", deployment)
 
 
@@ -380,8 +385,9 @@ def test_library_names_its_targets_oldest_first() -> None:
 def test_engine_is_built_for_the_gpu_of_this_machine_and_its_timings_are_kept(
     cnn: Path, tmp_path: Path
 ) -> None:
-    gpu = gpu_here()
-    if gpu is None:
+    try:
+        gpu = this_device().facts
+    except UnsupportedError:
         pytest.skip("no NVIDIA GPU")
     here = TensorRtBackend()
     shop = Workshop(tell=lambda _name, _share: None, shelf=tmp_path / "shelf")

@@ -3,24 +3,35 @@
 from importlib.util import find_spec
 
 import pytest
-from trt_flavours import ADA, HOPPER, data_centre, watched_rtx
+from trt_flavours import data_centre, watched_rtx
 
 from trials.backends.trt_advice import advice
-from trials.backends.trt_gpu import Gpu
 from trials.backends.trt_library import Library
 from trials.errors import UnsupportedError
+from trials.machine.nvml import Card
 
 needs_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"
 )
 
 
+def card(name: str, capability: str) -> Card:
+    return Card(
+        uuid="GPU-1",
+        name=name,
+        compute_capability=capability,
+        driver="590.44",
+        is_mig=None,
+        is_persistent=None,
+        processes=0,
+    )
+
+
+ADA, HOPPER = card("NVIDIA L4", "8.9"), card("NVIDIA H200", "9.0")
+
+
 def absent() -> Library:
     raise UnsupportedError("TensorRT is not installed")
-
-
-def confused() -> Gpu:
-    raise UnsupportedError("this machine has GPUs of several kinds")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +42,7 @@ def confused() -> Gpu:
         (HOPPER, "'trifront[tensorrt]' serves the NVIDIA H200 (SM90)"),
     ],
 )
-def test_gpu_decides_what_is_to_be_installed(gpu: Gpu | None, mend: str) -> None:
+def test_gpu_decides_what_is_to_be_installed(gpu: Card | None, mend: str) -> None:
     found = advice(load=absent, look=lambda: gpu)
 
     assert not found.is_there
@@ -70,7 +81,3 @@ def test_data_centre_flavour_names_its_gpu_or_says_that_it_needs_one() -> None:
     assert "11.1 (data-centre), for the NVIDIA L4 (SM89)" in with_gpu.detail
     assert not without.is_there
     assert "without a GPU" in without.mend
-
-
-def test_gpu_that_cannot_be_told_is_said() -> None:
-    assert "several kinds" in advice(load=absent, look=confused).detail

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 import trt_models
-from trt_flavours import ADA, HOPPER, RECORD, data_centre, recorded_names, used_of, watched_rtx
+from trt_flavours import RECORD, ada, data_centre, hopper, recorded_names, used_of, watched_rtx
 
 from search_spaces.deployment import Deployment, Precision, Scalar
 from trials.backend import EngineSpec, Workshop
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"
 )
 VERSIONS = sorted(recorded_names())
-RTX_ALONE = ("ComputeCapability",)  # that the code asks for before it uses them
+RTX_ALONE = (  # that the code asks for, or uses in branches for RTX
+    *("ComputeCapability", "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy"),
+)
 EVERYTHING: tuple[tuple[str, Scalar], ...] = (
     ("batch_profile", "dynamic"),
     ("max_aux_streams", 2),
@@ -99,7 +101,7 @@ def test_names_that_building_uses_are_in_data_centre_tensorrt(cnn: Path, tag: st
     there = data_centre(tag)
     names = recorded_names()[tag]
 
-    build_all_ways(TensorRtBackend(load=lambda: there, look=lambda: ADA), cnn)
+    build_all_ways(TensorRtBackend(load=lambda: there, find_device=ada), cnn)
 
     used = used_of(there)
     assert {("IBuilderConfig", "set_timing_cache"), ("ITimingCache", "combine")} <= used
@@ -183,8 +185,8 @@ def test_option_of_the_data_centre_flavour_is_set_when_it_is_chosen(
 ) -> None:
     plain, chosen = data_centre(), data_centre()
 
-    build(TensorRtBackend(load=lambda: plain, look=lambda: ADA), cnn)
-    build(TensorRtBackend(load=lambda: chosen, look=lambda: ADA), cnn, (option,))
+    build(TensorRtBackend(load=lambda: plain, find_device=ada), cnn)
+    build(TensorRtBackend(load=lambda: chosen, find_device=ada), cnn, (option,))
 
     assert setting not in settings_of(plain)
     assert setting in settings_of(chosen)
@@ -193,8 +195,8 @@ def test_option_of_the_data_centre_flavour_is_set_when_it_is_chosen(
 def test_tf32_is_taken_away_from_fp32_alone(cnn: Path) -> None:
     plain, rounded = data_centre(), data_centre()
 
-    build(TensorRtBackend(load=lambda: plain, look=lambda: ADA), cnn)
-    build(TensorRtBackend(load=lambda: rounded, look=lambda: ADA), cnn, precision=Precision.TF32)
+    build(TensorRtBackend(load=lambda: plain, find_device=ada), cnn)
+    build(TensorRtBackend(load=lambda: rounded, find_device=ada), cnn, precision=Precision.TF32)
 
     assert settings_of(plain) - settings_of(rounded) == {"clear_flag", "TF32"}
 
@@ -206,7 +208,7 @@ def test_what_rtx_ignores_is_refused_with_the_reason_and_changes_no_byte(cnn: Pa
     inert = tuple(pair for pair in EVERYTHING if pair[0] not in everywhere)
 
     plain = build(rtx, cnn)
-    turned = build(TensorRtBackend(load=lambda: there, look=lambda: ADA), cnn, inert)
+    turned = build(TensorRtBackend(load=lambda: there, find_device=ada), cnn, inert)
 
     assert {name for name, _ in inert} == {name for name, _ in rtx.capabilities().inert}
     assert all("byte for byte" in reason for _, reason in rtx.capabilities().inert)
@@ -215,7 +217,7 @@ def test_what_rtx_ignores_is_refused_with_the_reason_and_changes_no_byte(cnn: Pa
 
 def test_gpu_and_driver_are_part_of_an_engine_that_is_built_for_them() -> None:
     there = data_centre()
-    environment = dict(TensorRtBackend(load=lambda: there, look=lambda: ADA).environment())
+    environment = dict(TensorRtBackend(load=lambda: there, find_device=ada).environment())
 
     assert environment["device"] == "NVIDIA L4"
     assert environment["compute_capability"] == "SM89"
@@ -225,7 +227,7 @@ def test_gpu_and_driver_are_part_of_an_engine_that_is_built_for_them() -> None:
 
 def test_rtx_builds_for_the_gpu_of_its_machine_and_not_for_all(cnn: Path) -> None:
     """Told nothing it would build a plan for every GPU from Ampere on."""
-    here = TensorRtBackend(load=watched_rtx, look=lambda: ADA)
+    here = TensorRtBackend(load=watched_rtx, find_device=ada)
 
     assert build(here, cnn) == build(TensorRtBackend("SM89"), cnn)
 
@@ -233,7 +235,7 @@ def test_rtx_builds_for_the_gpu_of_its_machine_and_not_for_all(cnn: Path) -> Non
 def test_rtx_on_a_gpu_that_it_does_not_list_builds_for_the_current_one(cnn: Path) -> None:
     """Which needs that GPU; nobody has said whether it then works."""
     rtx = watched_rtx()
-    here = TensorRtBackend(load=lambda: rtx, look=lambda: HOPPER)
+    here = TensorRtBackend(load=lambda: rtx, find_device=hopper)
 
     with contextlib.suppress(TrialError):
         build(here, cnn)
@@ -251,7 +253,7 @@ def test_data_centre_flavour_builds_for_no_gpu_that_is_not_there() -> None:
 def test_kernel_specialization_is_an_option_of_rtx_alone() -> None:
     there = data_centre()
     rtx = TensorRtBackend("SM89").capabilities()
-    other = TensorRtBackend(load=lambda: there, look=lambda: ADA).capabilities()
+    other = TensorRtBackend(load=lambda: there, find_device=ada).capabilities()
 
     option = next(one for one in rtx.options if one.name == "kernel_specialization")
     strategies = import_module("tensorrt_rtx").DynamicShapesKernelSpecializationStrategy

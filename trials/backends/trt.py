@@ -6,17 +6,23 @@ TensorRT for RTX also builds without a GPU, for a target that is named (``trifro
 """
 
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Never
 
 from search_spaces.deployment import Deployment
 from trials.backend import Capabilities, EngineSpec, Tensors, Workshop
 from trials.backends.trt_build import Order, build_plan
-from trials.backends.trt_gpu import Gpu, gpu_here
+from trials.backends.trt_engine import SERVING_OPTIONS, TrtEngine, load_engine, needed_bytes
+from trials.backends.trt_layers import layers_from_inspector
 from trials.backends.trt_library import Library, foreign_errors, library
 from trials.backends.trt_options import capabilities_of
+from trials.backends.trt_runtime import plan_from_file
+from trials.devices.catalog import this_device
+from trials.devices.device import Device, DeviceFacts
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
+from trials.machine.nvml import why_no_energy
 
 _RECIPE = "2"  # to be raised when the same spec builds another plan
 
@@ -29,18 +35,18 @@ class TensorRtBackend:
         target: str | None = None,
         *,
         load: Callable[[], Library] = library,
-        look: Callable[[], Gpu | None] = gpu_here,
+        find_device: Callable[[], Device] = this_device,
     ) -> None:
         """Build for a device; nothing is touched before a call.
 
         Args:
             target: Compute capability such as ``SM89``; None for the GPU of this machine.
             load: Gives the library.
-            look: Tells which GPU is here.
+            find_device: Gives that GPU.
         """
         self._target = target
         self._library = load
-        self._gpu_here = look
+        self._find_device = find_device
 
     @property
     def name(self) -> str:
@@ -58,21 +64,22 @@ class TensorRtBackend:
             UnsupportedError: TensorRT is not installed, it does not build for the target, or a
                 target was not named and there is no GPU.
         """
-        gpu = self._gpu()  # first: nothing that could be installed brings one
+        here = self._gpu()  # first: no library that could be installed brings one
         found = self._library()
-        target = self._checked_target(found) if gpu is None else f"SM{gpu.compute_capability}"
-        return capabilities_of(found, int(target.removeprefix("SM")))
+        target = self._checked_target(found) if here is None else here.target
+        built = capabilities_of(found, int(target.removeprefix("SM")))
+        return replace(built, options=(*built.options, *SERVING_OPTIONS))
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """Return flavour, version, recipe and target, or else the GPU with its driver."""
-        gpu = self._gpu()
+        here = self._gpu()
         found = self._library()
         facts = {"recipe": _RECIPE, found.name: found.version}
-        if gpu is None:
+        if here is None:
             facts["compute_capability"] = self._checked_target(found)
         else:
-            facts["compute_capability"] = f"SM{gpu.compute_capability}"
-            facts |= {"device": gpu.name, "device_driver": gpu.driver}
+            facts["compute_capability"] = here.target
+            facts |= {"device": here.name, "device_driver": here.driver}
         return tuple(sorted(facts.items()))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
@@ -97,25 +104,50 @@ class TensorRtBackend:
         return self._built(model, spec, plan, workshop)
 
     def inspect(self, model: Path, spec: EngineSpec, plan: Path) -> tuple[Layer, ...]:
-        """Say nothing: TensorRT tells the layers of a plan on the GPU that it was built for."""
-        del model, spec, plan
-        return ()
+        """Ask TensorRT, which tells the layers of a plan on the GPU that it was built for.
 
-    def load(self, plan: Path, deployment: Deployment) -> Never:
-        """Refuse: a plan runs on the GPU that it was built for.
+        Says nothing of a plan for a named target, whose GPU need not be here.
 
         Raises:
-            UnsupportedError: Always.
+            FaultError: The plan is not one of its engines.
         """
-        del plan, deployment
-        raise UnsupportedError(_NOT_MEASURED)
+        del model, spec
+        if self._target is not None:
+            return ()
+        with self._device().current(), closing(plan_from_file(self._library(), plan)) as loaded:
+            return layers_from_inspector(loaded.layers_json())
+
+    def load(self, plan: Path, deployment: Deployment) -> TrtEngine:
+        """Load a plan onto the GPU of this machine.
+
+        Raises:
+            UnsupportedError: There is no GPU.
+            MemoryLimitError: It does not fit.
+            FaultError: The runtime broke, or the plan was built for another GPU or version.
+        """
+        return load_engine(self._library(), self._device(), plan, deployment)
 
     def peak_memory(
         self, plan: Path, deployment: Deployment, batch: Tensors, *, deadline_s: float
     ) -> int | None:
-        """Say nothing: it would have to be loaded."""
-        del plan, deployment, batch, deadline_s
-        return None
+        """Compute the memory of the GPU that serving needs; nothing is run.
+
+        Raises:
+            TrialError: As for :meth:`load`.
+        """
+        del batch, deadline_s
+        return needed_bytes(self._library(), self._device(), plan, deployment)
+
+    def why_no_energy(self, deployment: Deployment) -> str:
+        """Say why the energy of a deployment cannot be told here; empty where it can."""
+        del deployment
+        return why_no_energy()
+
+    def _device(self) -> Device:
+        try:
+            return self._find_device()
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{_NO_GPU} ({error})") from error
 
     def _built(
         self, model: Path, spec: EngineSpec, plan: Path, workshop: Workshop | None
@@ -135,20 +167,14 @@ class TensorRtBackend:
 
         TensorRT for RTX that is told nothing builds for every GPU from Ampere on.
         """
-        gpu = self._gpu()
-        if gpu is None or not found.is_rtx:
+        here = self._gpu()
+        if here is None or not found.is_rtx:
             return self._target
-        here = f"SM{gpu.compute_capability}"
-        return here if here in found.targets() else "CURRENT"
+        return here.target if here.target in found.targets() else "CURRENT"
 
-    def _gpu(self) -> Gpu | None:
+    def _gpu(self) -> DeviceFacts | None:
         """Return the GPU that is built for; None where a target was named."""
-        if self._target is not None:
-            return None
-        found = self._gpu_here()
-        if found is None:
-            raise UnsupportedError(_NO_GPU)
-        return found
+        return None if self._target is not None else self._device().facts
 
     def _checked_target(self, found: Library) -> str:
         assert self._target is not None, "else there is a GPU"
@@ -163,6 +189,6 @@ class TensorRtBackend:
 
 _NO_GPU = (
     "no NVIDIA GPU: engines can be built, not measured; `trifront build SPACE --targets SM89` "
-    "builds those of a space, with 'trifront[tensorrt-rtx]'"
+    "builds those of a space, with 'trifront[tensorrt-rtx]'; to measure them, run on a machine "
+    "with a GPU and 'trifront[pycuda]' or PyTorch with CUDA"
 )
-_NOT_MEASURED = "this version of trifront builds TensorRT engines and measures none yet"

@@ -8,9 +8,9 @@ References:
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trials.backends.trt_gpu import Gpu, gpu_here
 from trials.backends.trt_library import Library, library
 from trials.errors import UnsupportedError
+from trials.machine.nvml import Card, first_card
 
 # of TensorRT for RTX 1.7, to be asked of the library itself where that is installed
 _RTX_TARGETS = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
@@ -32,8 +32,16 @@ class Advice:
     mend: str = ""
 
 
+def card_here() -> Card | None:
+    """Return the card that CUDA shows first; None where there is none to be asked."""
+    try:
+        return first_card()
+    except UnsupportedError:
+        return None
+
+
 def advice(
-    *, load: Callable[[], Library] = library, look: Callable[[], Gpu | None] = gpu_here
+    *, load: Callable[[], Library] = library, look: Callable[[], Card | None] = card_here
 ) -> Advice:
     """Look at the library and the GPU; never raises.
 
@@ -41,10 +49,7 @@ def advice(
         load: Gives the library.
         look: Tells which GPU is here.
     """
-    try:
-        gpu = look()
-    except UnsupportedError as error:
-        return Advice(is_there=False, detail=str(error))
+    gpu = look()
     try:
         found = load()
     except UnsupportedError:
@@ -61,22 +66,26 @@ def advice(
     return Advice(is_there=True, detail=detail)
 
 
-def _of_rtx(found: Library, gpu: Gpu | None) -> Advice:
+def _of_rtx(found: Library, gpu: Card | None) -> Advice:
     targets = found.targets()
     detail = f"{found.name} {found.version} (for RTX), builds for {', '.join(targets)}"
-    if gpu is not None and f"SM{gpu.compute_capability}" not in targets:
+    if gpu is not None and _target_of(gpu) not in targets:
         mend = f"{_DATA_CENTRE}: TensorRT for RTX does not list the {_called(gpu)}"
         return Advice(is_there=True, detail=detail, mend=mend)
     return Advice(is_there=True, detail=detail)
 
 
-def _wanted(gpu: Gpu | None) -> str:
+def _wanted(gpu: Card | None) -> str:
     if gpu is None:
         return f"{_RTX} builds engines without a GPU, for {', '.join(_RTX_TARGETS)}"
-    if f"SM{gpu.compute_capability}" in _RTX_TARGETS:
+    if _target_of(gpu) in _RTX_TARGETS:
         return f"{_DATA_CENTRE} or {_RTX}: both serve the {_called(gpu)}"
     return f"{_DATA_CENTRE} serves the {_called(gpu)}"
 
 
-def _called(gpu: Gpu) -> str:
-    return f"{gpu.name} (SM{gpu.compute_capability})"
+def _called(gpu: Card) -> str:
+    return f"{gpu.name} ({_target_of(gpu)})"
+
+
+def _target_of(gpu: Card) -> str:
+    return f"SM{gpu.compute_capability.replace('.', '')}"

@@ -22,3 +22,9 @@ def gpu_facts(load: Load = load_pynvml) -> Iterator[tuple[str, str]]:
     yield "gpu_driver", found[0].driver
     if any(card.is_mig is not None for card in found):
         yield "gpu_mig", ", ".join("on" if card.is_mig else "off" for card in found)
+
+
+def driver_version() -> str:
+    """Return the version of NVIDIA's driver; ``unknown`` where nobody tells."""
+    found = dict(gpu_facts())["gpu_driver"]
+    return "unknown" if found == _NONE else found

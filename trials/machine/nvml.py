@@ -98,6 +98,17 @@ def cards(load: Load = load_pynvml) -> tuple[Card, ...]:
     return found
 
 
+def first_card(load: Load = load_pynvml) -> Card:
+    """Describe the card that CUDA shows first to this process, or that of its part.
+
+    Raises:
+        UnsupportedError: There is none, or it cannot be told which.
+    """
+    found = cards(load)
+    uuid = uuid_of_ordinal(0, [(card.uuid, card.name) for card in found], os.environ)
+    return next((card for card in found if card.uuid == uuid), found[0])
+
+
 @contextmanager
 def meter(
     *, uuid: str | None = None, ordinal: int = 0, load: Load = load_pynvml

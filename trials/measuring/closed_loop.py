@@ -72,7 +72,9 @@ class ClosedLoop:
     def __init__(
         self, engine: Engine, batches: Sequence[Tensors], *, workers: int, batch_size: int
     ) -> None:
-        self._crew = Crew(engine, batches, threads=workers)
+        if not batches:
+            raise ValueError("no batches make no load")
+        self._crew = Crew(lambda _: engine.lane(batches), threads=workers)
         self._batch_size = batch_size
         self._origin_ns = perf_counter_ns()
         self._workers = tuple(_Worker() for _ in range(workers))

@@ -1,24 +1,25 @@
-"""A crew: threads that each hold a lane of one engine and do jobs together.
+"""A crew: threads that each hold something of one engine, such as a lane, and do jobs together.
 
 Threads and bound buffers live as long as the crew; a job begins and ends at a barrier and starts
 no thread.
 """
 
 import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from threading import Barrier, BrokenBarrierError, Thread
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
-from trials.backend import Engine, Request, Tensors
+_Held = TypeVar("_Held")
+_Held_contra = TypeVar("_Held_contra", contravariant=True)
 
 
-class Job(Protocol):
+class Job(Protocol[_Held_contra]):
     """What a crew does together."""
 
-    def work(self, number: int, lane: Sequence[Request]) -> None:
-        """Do the part of one thread, 0 <= number < threads, with its bound requests."""
+    def work(self, number: int, held: _Held_contra) -> None:
+        """Do the part of one thread, 0 <= number < threads, with what it holds."""
         ...
 
     def cancel(self) -> None:
@@ -26,27 +27,37 @@ class Job(Protocol):
         ...
 
 
-class Crew:
+class Crew(Generic[_Held]):
     """A context manager, used by one thread.
 
     Any exception of a thread ends the crew and is raised, as it was, by the call that was waiting.
     """
 
-    def __init__(self, engine: Engine, batches: Sequence[Tensors], *, threads: int) -> None:
-        if threads < 1 or not batches:
-            raise ValueError(f"{threads} threads and {len(batches)} batches make no load")
-        self._engine = engine
-        self._batches = batches
+    def __init__(
+        self, hold: Callable[[int], AbstractContextManager[_Held]], *, threads: int
+    ) -> None:
+        """Choose what threads hold.
+
+        Args:
+            hold: Given a thread's number; entered and left in that thread.
+            threads: >= 1.
+
+        Raises:
+            ValueError: There is no thread.
+        """
+        if threads < 1:
+            raise ValueError(f"{threads} threads make no load")
+        self._hold = hold
         self._threads = tuple(
             Thread(target=self._live, args=(number,), name=f"load-{number}", daemon=True)
             for number in range(threads)
         )
         self._barrier = Barrier(threads + 1)
-        self._job: Job | None = None
+        self._job: Job[_Held] | None = None
         self._errors: list[BaseException] = []
 
     def __enter__(self) -> Self:
-        """Start the threads and wait until each has bound its requests.
+        """Start the threads and wait until each holds what it needs.
 
         Raises:
             MemoryLimitError: The buffers do not fit.
@@ -82,7 +93,7 @@ class Crew:
         """Native ids of the threads."""
         return tuple(thread.native_id or 0 for thread in self._threads)
 
-    def do(self, job: Job) -> None:
+    def do(self, job: Job[_Held]) -> None:
         """Let every thread do its part and wait for all; raise what one of them raised."""
         self._job = job
         self._meet()
@@ -90,13 +101,13 @@ class Crew:
 
     def _live(self, number: int) -> None:
         try:
-            with self._engine.lane(self._batches) as lane:
+            with self._hold(number) as held:
                 self._barrier.wait()
                 while True:
                     self._barrier.wait()
                     if self._job is None:
                         break
-                    self._job.work(number, lane)
+                    self._job.work(number, held)
                     self._barrier.wait()
         except BrokenBarrierError:
             return  # another thread broke, or the caller did

@@ -19,7 +19,9 @@ Where an engine is too slow for ``min_blocks`` full blocks in that time, a block
 the time that is left, and as few as one request per worker: more blocks say more than fuller ones.
 The warm-up ends early likewise, so slow engines are warmed by the calls that there is time for.
 
-Real engines run under ``closed_loop``, which owns the clock. An engine that computes its blocks is
+Real engines run under ``closed_loop``, which owns the clock, or, on a device that works apart from
+the host, under ``device_loop``; where the host needs about as long to ask as the device to answer,
+that is flagged ``enqueue_bound``. An engine that computes its blocks is
 asked for them by the same steps on a clock of its own, which costs no real time.
 """
 
@@ -31,11 +33,12 @@ from typing import Protocol
 import numpy as np
 
 from search_spaces.space import MeasuringPlan
-from trials.backend import ComputesBlocks, Engine, Tensors
-from trials.measurement import Block, GpuUse, Queueing, Quiet, Speed
+from trials.backend import ComputesBlocks, Engine, QueuesRequests, Tensors
+from trials.measurement import Block, DeviceTiming, GpuUse, Queueing, Quiet, Speed
 from trials.measuring import contention, gpu_watch
 from trials.measuring.closed_loop import ClosedLoop, Quota
 from trials.measuring.contention import Reading
+from trials.measuring.device_loop import ENQUEUE_BOUND, DeviceLoop, is_enqueue_bound
 from trials.measuring.statistics import summarize
 from trials.measuring.steadiness import has_level_shift, truncate_warmup
 from trials.measuring.stopping import Question, next_look, targets_met
@@ -67,10 +70,11 @@ class Driven:
         cold_call_s: The first call alone, seconds.
         warmup_s: From the end of the cold call to the begin of the first block that counts.
         flags: Words of caution: ``no_steady_state``, ``level_shift``, ``target_not_met``,
-            ``decided``, ``contended``, ``power_capped``.
+            ``decided``, ``contended``, ``power_capped``, ``enqueue_bound``.
         quiet: How quiet the machine was.
         queueing: Under an open loop alone.
         gpu: Where a GPU ran the requests and could be read.
+        timing: Who drove a device and where the time went, under a closed loop of one.
     """
 
     blocks: tuple[Block, ...]
@@ -81,6 +85,7 @@ class Driven:
     quiet: Quiet
     queueing: Queueing | None = None
     gpu: GpuUse | None = None
+    timing: DeviceTiming | None = None
 
 
 def drive(
@@ -115,7 +120,15 @@ def drive(
         opened_loop(engine, batches, concurrency=concurrency, batch_size=batch_size) as loop,
     ):
         around = Surroundings(clocks=clocks, gpu=gpu)
-        return _Measuring(loop, plan, question=question, progress=progress, around=around).run()
+        measuring = _Measuring(loop, plan, question=question, progress=progress, around=around)
+        driven = measuring.run()
+        if not isinstance(loop, DeviceLoop):
+            return driven
+        found = loop.timing(driven.blocks)
+        flags = (*driven.flags, ENQUEUE_BOUND) if is_enqueue_bound(found) else driven.flags
+        # waiting for a device is CPU time too, so that of a request is not told
+        quiet = replace(driven.quiet, cpu_s_per_request=None)
+        return replace(driven, timing=found, flags=flags, quiet=quiet)
 
 
 class Loop(Protocol):
@@ -151,6 +164,10 @@ def opened_loop(
     """
     if isinstance(engine, ComputesBlocks):
         yield _ComputedLoop(engine)
+        return
+    if isinstance(engine, QueuesRequests):
+        with DeviceLoop(engine, batches, contexts=concurrency, batch_size=batch_size) as on_device:
+            yield on_device
         return
     with ClosedLoop(engine, batches, workers=concurrency, batch_size=batch_size) as loop:
         yield loop

@@ -54,7 +54,8 @@ class OpenLoop:
     """Lanes that serve timetables on one engine; a context manager, used by one thread."""
 
     def __init__(self, engine: Engine, ladder: Ladder, *, lanes: int, batcher: Batcher) -> None:
-        self._crew = Crew(engine, ladder.batches(), threads=lanes)
+        batches = ladder.batches()
+        self._crew = Crew(lambda _: engine.lane(batches), threads=lanes)
         self._ladder = ladder
         self._batcher = batcher
         self._lanes = lanes
