@@ -1,8 +1,9 @@
 """The seam: what trifront asks of an inference engine, whatever it is.
 
-A backend turns an ONNX file into an engine and runs it. Two implementations ship: ``ort`` (ONNX
-Runtime on the CPU) and ``fake`` (computed, for demos and tests). Implementations do not inherit
-from the protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
+A backend turns a model file into an engine and runs it: an ONNX file, or for ``torch`` a program
+of ``torch.export``. ``ort`` (ONNX Runtime on the CPU), ``torch`` and ``tensorrt`` run models,
+``fake`` computes what one would do, for demos and tests. Implementations do not inherit from the
+protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
 
 The life of an engine::
 
@@ -38,6 +39,13 @@ class Scope(StrEnum):
     SERVING = "serving"
 
 
+class ModelForm(StrEnum):
+    """What kind of model file a backend builds from."""
+
+    ONNX = "onnx"
+    PROGRAM = "program"  # of torch.export
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """A backend option that a space may use as an axis.
@@ -66,6 +74,8 @@ class Capabilities:
         batch_in_engine: An engine serves one batch size only.
         batch_bound: Precisions whose answers depend on which samples share a batch, so that the
             batch size is part of the engine's identity.
+        batch_fixing: (option, value) with which an engine serves one batch size only.
+        model_form: What it builds from.
     """
 
     precisions: tuple[Precision, ...]
@@ -73,6 +83,8 @@ class Capabilities:
     options: tuple[Option, ...] = ()
     batch_in_engine: bool = False
     batch_bound: tuple[Precision, ...] = ()
+    batch_fixing: tuple[tuple[str, Scalar], ...] = ()
+    model_form: ModelForm = ModelForm.ONNX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +93,7 @@ class EngineSpec:
 
     Attributes:
         backend: Name of the backend.
-        model_digest: SHA-256 of the converted ONNX content (variant, precision and calibration).
+        model_digest: SHA-256 of the converted model file (variant, precision and calibration).
         precision: Kept beside the digest because a backend may need to know it.
         batch_size: None where the engine serves any batch size.
         options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in.
@@ -224,7 +236,7 @@ class Backend(Protocol):
         ...
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
-        """Build the engine for ``spec`` from an ONNX file and write it to ``plan``.
+        """Build the engine for ``spec`` from a model file and write it to ``plan``.
 
         The caller gives a path in a folder of its own and keeps the file; nothing else is written.
 

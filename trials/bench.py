@@ -13,7 +13,7 @@ import numpy as np
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace, Task, TaskKind
-from trials.backend import Backend, EngineSpec, Tensors
+from trials.backend import Backend, EngineSpec, ModelForm, Tensors
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
 from trials.data.dataset import Dataset, Split, dataset_from_task, synthetic_dataset
@@ -21,8 +21,11 @@ from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
 from trials.inspection import BuildLog
 from trials.inspection_file import Inspection, keep_inspection
-from trials.models.onnx_model import ModelFacts, content_digest, read_facts
-from trials.models.precision import convert, converter_versions, needs_calibration
+from trials.models import precision as onnx_precision
+from trials.models import torch_precision
+from trials.models.onnx_model import content_digest, read_facts
+from trials.models.precision import needs_calibration
+from trials.models.signature import Signature
 from trials.models.users_code import code_digest, function_from_name
 from trials.models.variants import Model, model_from_source
 from trials.scoring.scoring import check_labels
@@ -83,7 +86,9 @@ class Bench:
         self._capabilities = backend.capabilities()
         self._environment = backend.environment()
         self._models = {
-            source.name: model_from_source(source, space=space, store=store)
+            source.name: model_from_source(
+                source, space=space, store=store, form=self._capabilities.model_form
+            )
             for source in space.variants
         }
         for model in self._models.values():
@@ -135,7 +140,7 @@ class Bench:
             build_s=engine.seconds if engine.made else 0.0,
         )
 
-    def _check_data(self, name: str, facts: ModelFacts) -> None:
+    def _check_data(self, name: str, facts: Signature) -> None:
         """Refuse a model that samples or labels do not suit, before anything is built."""
         where = f"{self.space.source}: variants.{name}"
         one = np.zeros(facts.batch_size or 1, dtype=np.intp)
@@ -159,10 +164,12 @@ class Bench:
                 "model", {"as-is": model.digest}, lambda out: _copy(model.path, out)
             )
         calibration = self.dataset.calibration if needs_calibration(precision) else None
+        if model.form is ModelForm.PROGRAM:
+            return self._converted_program(model, precision)
         parts: dict[str, object] = {
             "variant": model.digest,
             "precision": precision.value,
-            "converters": dict(converter_versions(precision)),
+            "converters": dict(onnx_precision.converter_versions(precision)),
         }
         if calibration is not None:
             parts["calibration"] = calibration.digest
@@ -170,10 +177,20 @@ class Bench:
 
         def make(out: Path) -> None:
             batches = [] if calibration is None else self._calibration(calibration, model.path)
-            convert(model.path, precision, out, calibration=batches)
+            onnx_precision.convert(model.path, precision, out, calibration=batches)
             _refuse_changed(model)
 
         return self.store.obtain("model", parts, make)
+
+    def _converted_program(self, model: Model, precision: Precision) -> Obtained:
+        parts: dict[str, object] = {
+            "program": model.digest,
+            "precision": precision.value,
+            "converters": dict(torch_precision.converter_versions(precision)),
+        }
+        return self.store.obtain(
+            "model", parts, lambda out: torch_precision.convert(model.path, precision, out)
+        )
 
     def _calibration(self, split: Split, model: Path) -> list[Tensors]:
         facts = read_facts(model)

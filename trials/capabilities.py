@@ -125,7 +125,13 @@ def _written(value: Scalar) -> str:
 
 def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int | None:
     """Return the batch size that a deployment's engine is made for; None where it serves any."""
-    bound = capabilities.batch_in_engine or deployment.precision in capabilities.batch_bound
+    chosen = {option.name: option.default for option in capabilities.options}
+    chosen |= dict(deployment.options)
+    bound = (
+        capabilities.batch_in_engine
+        or deployment.precision in capabilities.batch_bound
+        or any(chosen.get(name) == value for name, value in capabilities.batch_fixing)
+    )
     return deployment.batch_size if bound else None
 
 

@@ -4,17 +4,21 @@ import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from torch_fakes import fake_card, residual_program
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
 from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
 from trials.backends.catalog import backend_named
 from trials.backends.fake import fake_model_bytes
+from trials.backends.torch_backend import TorchBackend
+from trials.backends.torch_card import Card
 from trials.capabilities import engine_spec
 from trials.errors import FaultError, TrialError, UnsupportedError
 
@@ -23,10 +27,14 @@ BATCH = 4
 
 @dataclass(frozen=True)
 class Case:
-    backend: Backend
+    make: Callable[[], Backend]
     model: Path
     deployment: Deployment
     batches: tuple[Tensors, ...]
+
+    @cached_property
+    def backend(self) -> Backend:
+        return self.make()
 
     def spec(self) -> EngineSpec:
         return engine_spec(
@@ -38,25 +46,39 @@ class Case:
         )
 
 
-@pytest.fixture(params=["ort", "fake"])
+@pytest.fixture(params=["ort", "fake", "torch", "torch-gpu"])
 def case(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     residual_model: Path,
     images: Callable[[int], NDArray[np.float32]],
 ) -> Case:
-    backend = backend_named(request.param)
+    make = partial(backend_named, request.param)
     deployment = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=2)
+    stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
     if request.param == "ort":
-        stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
         batches = tuple({"images": batch} for batch in stack)
-        return Case(backend, residual_model, deployment, batches)
+        return Case(make, residual_model, deployment, batches)
+    if request.param in ("torch", "torch-gpu"):
+        pytest.importorskip("torch", reason="needs the extra trifront[torch]")
+        batches = tuple({"inputs": batch} for batch in stack)
+        on_gpu = partial(TorchBackend, partial(_itself, fake_card()))
+        return Case(
+            on_gpu if request.param == "torch-gpu" else make,
+            residual_program(tmp_path),
+            deployment,
+            batches,
+        )
     model = tmp_path / "fake.json"
     source = FakeSource(name="v", work_ms=0.1, accuracy=0.9, size_mb=10)
     model.write_bytes(fake_model_bytes(source))
     rows = np.stack([np.arange(3 * BATCH), np.arange(3 * BATCH) % 10], axis=1)
     split = rows.astype(np.float32).reshape(3, BATCH, 2)
-    return Case(backend, model, deployment, tuple({"samples": batch} for batch in split))
+    return Case(make, model, deployment, tuple({"samples": batch} for batch in split))
+
+
+def _itself(card: Card) -> Card:
+    return card
 
 
 @pytest.fixture
@@ -74,7 +96,7 @@ def engine(case: Case, plan: Path) -> Engine:
 
 def test_capabilities_and_environment_are_stable(case: Case) -> None:
     first = case.backend.capabilities(), case.backend.environment()
-    second = (again := backend_named(case.backend.name)).capabilities(), again.environment()
+    second = (again := case.make()).capabilities(), again.environment()
 
     assert first == second
     assert case.backend.environment() == tuple(sorted(case.backend.environment()))

@@ -7,9 +7,6 @@ models: bit-identical answers and the same speed as optimizing in the session th
 graph is made for the instruction set of one CPU, so that CPU is part of an engine's identity.
 """
 
-import hashlib
-import re
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,10 @@ from trials.backends.ort_session import LEVELS, opened, serving_options, session
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, UnsupportedError
 from trials.inspection import BuildLog, Layer, build_log
+from trials.machine.cpu import cpu_identity
 
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
 _RECIPE = "1"  # to be raised when the same spec builds another graph
-_CPU_INFO = Path("/proc/cpuinfo")
 _CAPABILITIES = Capabilities(
     precisions=(Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC),
     refusals=(
@@ -78,7 +75,7 @@ class OrtBackend:
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """Return the versions of library and recipe, and the CPU that graphs are optimized for."""
-        return (*_cpu(), ("onnxruntime", version("onnxruntime")), ("recipe", _RECIPE))
+        return (*cpu_identity(), ("onnxruntime", version("onnxruntime")), ("recipe", _RECIPE))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Optimize the graph in a session of its own and save it.
@@ -183,19 +180,3 @@ def _refuse_types(session: Any) -> None:
                 f"{node.name!r} is a {node.type}; export plain numeric tensors (scikit-learn: "
                 "zipmap=False)"
             )
-
-
-@cache
-def _cpu() -> tuple[tuple[str, str], ...]:
-    """Identify the CPU by model and instruction set; kernels are chosen by these."""
-    try:
-        text = _CPU_INFO.read_text(encoding="utf-8")
-    except OSError:  # not Linux: the platform's own word must do
-        import platform
-
-        return (("cpu", platform.processor() or platform.machine()), ("cpu_flags", "unknown"))
-    fields: dict[str, str] = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text, re.MULTILINE))
-    flags = fields.get("flags") or fields.get("Features") or ""  # x86, ARM
-    digest = hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()
-    model = fields.get("model name") or fields.get("CPU part") or "unknown"
-    return (("cpu", model), ("cpu_flags", digest[:16]))
