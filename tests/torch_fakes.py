@@ -68,8 +68,10 @@ class FakeCuda:
     def current(self, stream: Stream) -> Iterator[None]:
         assert isinstance(stream, FakeStream)
         self.entered[current_thread().name] = stream
-        yield
-        del self.entered[current_thread().name]
+        try:
+            yield
+        finally:
+            del self.entered[current_thread().name]
 
     def on_device(self, tensor: Any) -> Any:
         self.held_bytes += tensor.nbytes

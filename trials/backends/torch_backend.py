@@ -230,6 +230,7 @@ def _on_cpu(plan: Path, deployment: Deployment, *, threads: int) -> TorchEngine:
             forward=_compiled(body, signature, device="cpu"),
             inputs=signature.inputs,
             threads=threads,
+            scoring_threads=threads,
         )
     return TorchEngine(signature, place)
 

@@ -104,18 +104,21 @@ class CpuPlace:
 
     Attributes:
         threads: That work on one request; each lane has as many of its own.
+        scoring_threads: That work on one batch that is scored: 1, so that scores do not depend on
+            how an engine is served, unless the code was compiled for another number.
     """
 
     forward: Forward
     inputs: tuple[TensorSpec, ...]
     threads: int
+    scoring_threads: int = 1
 
     def answers(self, inputs: Sequence[NDArray[Any]]) -> "Sequence[Tensor]":
         """Run one batch in this thread."""
         import torch
 
         with torch.inference_mode():
-            use_threads(self.threads)
+            use_threads(self.scoring_threads)
             return self.forward(*(torch.from_numpy(np.array(array)) for array in inputs))
 
     @contextmanager

@@ -13,7 +13,12 @@ _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|bad_alloc|bad allocation",
     re.IGNORECASE,
 )
-_NO_KERNEL = re.compile(r"not implemented for|not supported|unsupported", re.IGNORECASE)
+_NO_KERNEL = re.compile(
+    r"not implemented for|not supported|unsupported|"
+    # the model names a type that a lowered one does not have
+    r"same dtype|expected scalar type|should be the same",
+    re.IGNORECASE,
+)
 _MOST_CHARACTERS = 300
 
 

@@ -26,7 +26,6 @@ from search_spaces.deployment import Deployment
 from trials.backend import Engine, Request, Tensors
 from trials.backends.torch_cuda import Cuda
 from trials.errors import FaultError
-from trials.isolation.pristine import pristine
 from trials.measuring.memory import ResidentMemory, is_told
 
 _RUNTIME = "trials.backends.torch_memory:bring_up"
@@ -59,6 +58,8 @@ def resident_memory(
         MemoryLimitError: It does not fit.
         FaultError: The fresh process died, or there is no room for temporary files.
     """
+    from trials.isolation.pristine import pristine  # needs more than a bare GPU machine has
+
     if not is_told():
         return None
     try:

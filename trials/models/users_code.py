@@ -78,9 +78,10 @@ def code_digest() -> str:
     """Identify all code that this process has loaded and that belongs to the user.
 
     That is every loaded module with a source file that is part of neither Python, nor an installed
-    package, nor trifront; of trifront the factories of its shipped models. Call it after :func:`function_from_name`, which loads the function with
-    everything that it imports; unrelated modules of the user only make the digest more careful.
-    A file that is edited later changes nothing: this process goes on with what it has loaded.
+    package, nor trifront; of trifront only the factories of its shipped models. Call it after
+    :func:`function_from_name`, which loads the function with everything that it imports; unrelated
+    modules of the user only make the digest more careful. A file that is edited later changes
+    nothing: this process goes on with what it has loaded.
 
     Returns:
         SHA-256, hexadecimal, of the modules' names and sources.
