@@ -5,7 +5,7 @@ from pathlib import Path
 from search_spaces.errors import SpaceError
 from search_spaces.spelling import nearest
 
-SHIPPED = ("fake", "fashion-mnist", "resnet-tensorrt")
+SHIPPED = ("fake", "fashion-mnist", "fashion-mnist-torch", "resnet-tensorrt")
 
 _KNOWN = f"shipped spaces: {', '.join(SHIPPED)}; `trifront init` drafts one for a model"
 _FOLDER = Path(__file__).parent / "shipped"

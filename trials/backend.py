@@ -1,8 +1,9 @@
 """The seam: what trifront asks of an inference engine, whatever it is.
 
-A backend turns an ONNX file into an engine and runs it. Two implementations ship: ``ort`` (ONNX
-Runtime) and ``fake`` (computed, for demos and tests). Implementations do not inherit
-from the protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
+A backend turns a model file into an engine and runs it: an ONNX file, or for ``torch`` a program
+of ``torch.export``. ``ort`` (ONNX Runtime on the CPU), ``torch`` and ``tensorrt`` run models,
+``fake`` computes what one would do, for demos and tests. Implementations do not inherit from the
+protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
 
 The life of an engine::
 
@@ -41,6 +42,13 @@ class Scope(StrEnum):
     MODEL = "model"
     ENGINE = "engine"
     SERVING = "serving"
+
+
+class ModelForm(StrEnum):
+    """What kind of model file a backend builds from."""
+
+    ONNX = "onnx"
+    PROGRAM = "program"  # of torch.export
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +106,8 @@ class Capabilities:
             the largest of the space, which is then part of its identity.
         batch_bound: Precisions whose answers depend on which samples share a batch, so that the
             batch size is part of the engine's identity.
-        batch_bound_values: (option, value) by which an engine serves one batch size only.
+        batch_fixing: (option, value) with which an engine serves one batch size only.
+        model_form: What it builds from.
     """
 
     precisions: tuple[Precision, ...]
@@ -108,7 +117,8 @@ class Capabilities:
     batch_in_engine: bool = False
     dynamic_batch: tuple[str, Scalar] | None = None
     batch_bound: tuple[Precision, ...] = ()
-    batch_bound_values: tuple[tuple[str, Scalar], ...] = ()
+    batch_fixing: tuple[tuple[str, Scalar], ...] = ()
+    model_form: ModelForm = ModelForm.ONNX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +127,7 @@ class EngineSpec:
 
     Attributes:
         backend: Name of the backend.
-        model_digest: SHA-256 of the converted ONNX content (variant, precision and calibration).
+        model_digest: SHA-256 of the converted model file (variant, precision and calibration).
         precision: Kept beside the digest because a backend may need to know it.
         batch_size: None where the engine serves any batch size, or all up to a largest one.
         options: Options of scope ENGINE as (name, value), sorted by name, defaults filled in,
@@ -407,7 +417,7 @@ class Backend(Protocol):
         ...
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
-        """Build the engine for ``spec`` from an ONNX file and write it to ``plan``.
+        """Build the engine for ``spec`` from a model file and write it to ``plan``.
 
         The caller gives a path in a folder of its own and keeps the file; nothing else is written.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from search_spaces.deployment import Deployment, Precision, kept_layers
 from search_spaces.space import SearchSpace, Task, TaskKind
-from trials.backend import Backend, BuildsAtLength, EngineSpec, Workshop
+from trials.backend import Backend, BuildsAtLength, EngineSpec, ModelForm, Workshop
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored, refuse_unmetered
 from trials.conversions import Conversions
@@ -22,8 +22,9 @@ from trials.data.feeding import feeds
 from trials.errors import DataError, UnsupportedError
 from trials.inspection import BuildLog
 from trials.inspection_file import Inspection, keep_inspection
+from trials.models import torch_precision
 from trials.models.layers import Product
-from trials.models.onnx_model import ModelFacts
+from trials.models.signature import Signature
 from trials.models.users_code import code_digest, function_from_name
 from trials.models.variants import Model, model_from_source
 from trials.scoring.scoring import check_labels
@@ -91,7 +92,9 @@ class Bench:
         self._capabilities = backend.capabilities()
         self._environment = backend.environment()
         self._models = {
-            source.name: model_from_source(source, space=space, store=store)
+            source.name: model_from_source(
+                source, space=space, store=store, form=self._capabilities.model_form
+            )
             for source in space.variants
         }
         for model in self._models.values():
@@ -187,9 +190,14 @@ class Bench:
             raise UnsupportedError(
                 f"variant '{variant}' is of the fake backend and has no layers; give an ONNX model"
             )
+        if model.form is not ModelForm.ONNX:
+            raise UnsupportedError(
+                f"variant '{variant}' is a program of torch, whose layers are not ranked; name "
+                "backend: ort in the space, which exports it to ONNX"
+            )
         return model
 
-    def _check_data(self, name: str, facts: ModelFacts) -> None:
+    def _check_data(self, name: str, facts: Signature) -> None:
         """Refuse a model that samples or labels do not suit, before anything is built."""
         where = f"{self.space.source}: variants.{name}"
         one = np.zeros(facts.batch_size or 1, dtype=np.intp)
@@ -212,8 +220,20 @@ class Bench:
             return self.store.obtain(
                 "model", {"as-is": model.digest}, lambda out: _copy(model.path, out)
             )
+        if model.form is ModelForm.PROGRAM:
+            return self._converted_program(model, deployment.precision)
         return self.conversions.converted(
             model, deployment.precision, keep_layers=kept_layers(deployment)
+        )
+
+    def _converted_program(self, model: Model, precision: Precision) -> Obtained:
+        parts: dict[str, object] = {
+            "program": model.digest,
+            "precision": precision.value,
+            "converters": dict(torch_precision.converter_versions(precision)),
+        }
+        return self.store.obtain(
+            "model", parts, lambda out: torch_precision.convert(model.path, precision, out)
         )
 
     def _built(self, spec: EngineSpec, model: Path, on_progress: OnProgress) -> Obtained:

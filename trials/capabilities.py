@@ -212,10 +212,12 @@ def batch_in_engine(deployment: Deployment, capabilities: Capabilities) -> int |
     """Return the one batch size that a deployment's engine serves; None where it serves more."""
     if _is_dynamic(deployment, capabilities):
         return None
+    chosen = {option.name: option.default for option in capabilities.options}
+    chosen |= dict(deployment.options)
     bound = (
         capabilities.batch_in_engine
         or deployment.precision in capabilities.batch_bound
-        or any(one in capabilities.batch_bound_values for one in deployment.options)
+        or any(chosen.get(name) == value for name, value in capabilities.batch_fixing)
     )
     return deployment.batch_size if bound else None
 

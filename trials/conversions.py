@@ -19,7 +19,7 @@ from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
 from trials.models.fidelity import refuse_unfaithful
 from trials.models.layers import Product
-from trials.models.onnx_model import ModelFacts, content_digest
+from trials.models.onnx_model import content_digest
 from trials.models.precision import (
     OpenedLowering,
     convert,
@@ -27,6 +27,7 @@ from trials.models.precision import (
     keeps_file,
     needs_calibration,
 )
+from trials.models.signature import Signature
 from trials.models.variants import Model
 from trials.sensitivity import (
     RECIPE,
@@ -231,7 +232,7 @@ class Conversions:
         ]
 
 
-def _facts(model: Model) -> ModelFacts:
+def _facts(model: Model) -> Signature:
     assert model.facts is not None, "only models that can be converted are"
     return model.facts
 

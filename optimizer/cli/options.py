@@ -16,7 +16,8 @@ SpaceArgument = Annotated[
     str,
     typer.Argument(
         metavar="SPACE",
-        help="A space file, or a shipped space: fashion-mnist, fake, resnet-tensorrt.",
+        help="A space file, or a shipped space: fashion-mnist, fake, fashion-mnist-torch, "
+        "resnet-tensorrt.",
         show_default=False,
     ),
 ]

@@ -11,8 +11,9 @@ from optimizer.export.readme import bundle_readme
 from search_spaces.space import SearchSpace
 
 _README = "README.md"
-_ENGINES = {"ort": "onnx", "fake": "json"}  # suffixes; other backends keep a plan
-_MODELS = {"fake": "json"}  # likewise; every other model is ONNX
+# suffixes; other backends keep a plan, and every other model is ONNX
+_ENGINES = {"ort": "onnx", "fake": "json", "torch": "pt2"}
+_MODELS = {"fake": "json", "torch": "pt2"}
 
 
 class BundleFormat:

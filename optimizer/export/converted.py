@@ -24,9 +24,14 @@ class OnnxFormat:
         """Refuse a deployment that has no ONNX model.
 
         Raises:
-            ExportError: Of the fake backend.
+            ExportError: Of the fake backend, or of torch.
         """
         refuse_fake(space, what="an ONNX file")
+        if space.backend == "torch":
+            raise ExportError(
+                "study of backend 'torch': its models are programs of torch.export, not ONNX",
+                hint="--format bundle exports the program; backend: ort searches ONNX",
+            )
 
     def write(self, export: Export, folder: Path) -> Mapping[str, Role]:
         """Write the model.

@@ -32,8 +32,8 @@ from trials.models.precision import needs_calibration
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 
 _MS_PER_S = 1e3
-_ON_CPU = ("fake", "ort")  # backends; others run on the GPU
-_SUFFIXES = {"ort": "onnx", "fake": "json"}  # of engines; others keep a plan
+_ON_CPU = ("fake", "ort")  # backends; others run on the GPU, or say where
+_SUFFIXES = {"ort": "onnx", "fake": "json", "torch": "pt2"}  # of engines; others keep a plan
 _BAD_IN_MODEL_NAME = re.compile(r"[^\w-]")  # MLflow refuses some, its page more
 _SHORT = 8  # digits of a digest that tell engines apart in a list
 
@@ -148,6 +148,7 @@ def device_of(outcome: Outcome, backend: str) -> str:
     facts = dict(outcome.environment.facts)
     provider = dict(outcome.deployment.options).get("provider", "cpu")
     is_on_cpu = backend in _ON_CPU and provider == "cpu"
+    is_on_cpu = is_on_cpu or facts.get("device") == "cpu"  # torch says which of both
     return facts.get("cpu_model" if is_on_cpu else "gpu", "unknown")
 
 

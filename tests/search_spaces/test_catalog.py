@@ -42,7 +42,10 @@ def test_path_of_the_users_own_file_is_taken_as_it_is(tmp_path: Path) -> None:
     [
         ("fashion_mnits", "did you mean 'fashion-mnist'?"),
         ("", "the space has no name; shipped spaces: fake"),
-        ("nowhere/x.yaml", "shipped spaces: fake, fashion-mnist, resnet-tensorrt"),
+        (
+            "nowhere/x.yaml",
+            "shipped spaces: fake, fashion-mnist, fashion-mnist-torch, resnet-tensorrt",
+        ),
         pytest.param("x" * 5_000, "cannot be read (File name too long)", id="long"),
     ],
 )

@@ -4,13 +4,14 @@ import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from ort_gpu_fake import ort_on_gpu
+from torch_fakes import fake_card, residual_program
 from trt_fakes import ComputedTensorRt
 
 from search_spaces.deployment import Deployment, Precision
@@ -18,26 +19,32 @@ from search_spaces.space import FakeSource
 from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
 from trials.backends.catalog import backend_named
 from trials.backends.fake import FakeBackend, fake_model_bytes
+from trials.backends.torch_backend import TorchBackend
+from trials.backends.torch_card import Card
 from trials.capabilities import engine_spec
 from trials.devices.fake import FakeDevice
 from trials.errors import FaultError, TrialError, UnsupportedError
 
 BATCH = 4
 COMPUTED, GPU = "TensorRT on a computed device", "TensorRT on a GPU"
-BACKENDS = ("ort", "ort on a GPU", "fake", COMPUTED)
+TORCH, TORCH_ON_GPU = "torch", "torch on a computed card"
+BACKENDS = ("ort", "ort on a GPU", "fake", TORCH, TORCH_ON_GPU, COMPUTED)
 BUILDERS = (*BACKENDS, "tensorrt")
 """Those that are held to what the text says of building; a GPU is needed for the rest."""
 
 
 @dataclass(frozen=True)
 class Case:
-    backend: Backend
+    make: Callable[[], Backend]
     model: Path
     deployment: Deployment
     batches: tuple[Tensors, ...]
-    again: Callable[[], Backend]
     meaningless: tuple[str, ...] = ()  # options that say nothing of this deployment
     tells_memory: bool = True
+
+    @cached_property
+    def backend(self) -> Backend:
+        return self.make()
 
     def spec(self) -> EngineSpec:
         return engine_spec(
@@ -56,6 +63,8 @@ def made(kind: str) -> Backend:
     targets = {"tensorrt": "SM89"}
     if kind == COMPUTED:
         return ComputedTensorRt(FakeDevice())
+    if kind == TORCH_ON_GPU:
+        return TorchBackend(partial(_itself, fake_card()))
     return backend_named("tensorrt" if kind == GPU else kind, target=targets.get(kind))
 
 
@@ -70,14 +79,17 @@ def case(
     if request.param == "fake":
         return fake_case(tmp_path, deployment)
     stack = images(3 * BATCH).reshape(3, BATCH, 3, 8, 8)
+    if request.param in (TORCH, TORCH_ON_GPU):
+        pytest.importorskip("torch", reason="needs the extra trifront[torch]")
+        batches = tuple({"inputs": batch} for batch in stack)
+        return named_case(request.param, residual_program(tmp_path), deployment, batches)
     batches = tuple({"images": batch} for batch in stack)
     if request.param == "ort on a GPU":
         return Case(
-            ort_on_gpu(),
+            ort_on_gpu,
             residual_model,
             replace(deployment, options=(("provider", "cuda"),)),
             batches,
-            ort_on_gpu,
             meaningless=("threads", "spinning"),
             tells_memory=False,
         )
@@ -95,7 +107,7 @@ def named_case(
             again().capabilities()
         except UnsupportedError as error:
             pytest.skip(str(error).partition(":")[0])
-    return Case(again(), model, deployment, batches, again)
+    return Case(again, model, deployment, batches)
 
 
 def fake_case(folder: Path, deployment: Deployment) -> Case:
@@ -105,7 +117,11 @@ def fake_case(folder: Path, deployment: Deployment) -> Case:
     rows = np.stack([np.arange(3 * BATCH), np.arange(3 * BATCH) % 10], axis=1)
     split = rows.astype(np.float32).reshape(3, BATCH, 2)
     samples = tuple({"samples": batch} for batch in split)
-    return Case(FakeBackend(), model, deployment, samples, FakeBackend)
+    return Case(FakeBackend, model, deployment, samples)
+
+
+def _itself(card: Card) -> Card:
+    return card
 
 
 @pytest.fixture
@@ -124,7 +140,7 @@ def engine(case: Case, plan: Path) -> Engine:
 @for_builders
 def test_capabilities_and_environment_are_stable(case: Case) -> None:
     first = case.backend.capabilities(), case.backend.environment()
-    again = case.again()
+    again = case.make()
     second = again.capabilities(), again.environment()
 
     assert first == second

@@ -15,7 +15,7 @@ from search_spaces.space import (
 from trials.backend import Capabilities, EngineSpec, Option, Scope
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored
-from trials.errors import TrialError, UnsupportedError
+from trials.errors import TrialError
 
 CAPABILITIES = Capabilities(
     precisions=(Precision.FP32, Precision.INT8_DYNAMIC),
@@ -173,13 +173,19 @@ def test_backend_with_the_batch_in_the_engine_builds_one_per_batch_size() -> Non
     assert four != eight
 
 
-def test_backends_are_found_by_name() -> None:
-    assert [backend_named(name).name for name in ("fake", "ort")] == ["fake", "ort"]
+@pytest.mark.parametrize("name", ["fake", "ort", "tensorrt", "torch"])
+def test_backends_are_found_by_name(name: str) -> None:
+    assert backend_named(name).name == name
 
 
-def test_backend_of_a_later_version_is_unsupported() -> None:
-    with pytest.raises(UnsupportedError, match="no backend 'torch' yet; use ort"):
-        backend_named("torch")
+def test_option_that_fixes_the_batch_has_an_engine_per_batch_size() -> None:
+    capabilities = replace(CAPABILITIES, batch_fixing=(("level", "none"),))
+    fixed = deployment(options=(("level", "none"),))
+
+    four, eight = (spec_of(replace(fixed, batch_size=size), capabilities) for size in (4, 8))
+
+    assert four != eight
+    assert spec_of(deployment(), capabilities) == spec_of(deployment(batch_size=8), capabilities)
 
 
 def test_misspelt_backend_gets_a_suggestion() -> None:

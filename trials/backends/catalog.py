@@ -10,11 +10,11 @@ _CLASSES = {
     "fake": ("fake", "FakeBackend"),
     "ort": ("ort", "OrtBackend"),
     "tensorrt": ("trt", "TensorRtBackend"),
+    "torch": ("torch_backend", "TorchBackend"),
 }
 _CROSS_BUILDERS = ("tensorrt",)  # that build for devices that this machine does not have
-_PLANNED = ("torch",)
 
-BACKENDS = (*_CLASSES, *_PLANNED)
+BACKENDS = tuple(_CLASSES)
 """Every name that a space file may use."""
 
 
@@ -26,14 +26,9 @@ def backend_named(name: str, *, target: str | None = None) -> Backend:
         target: The device that engines are built for, such as ``SM89``; None for this machine's.
 
     Raises:
-        UnsupportedError: This version does not have it yet, or it builds for this machine alone.
+        UnsupportedError: It builds for this machine alone.
         TrialError: There is none of that name.
     """
-    if name in _PLANNED:
-        raise UnsupportedError(
-            f"this version of trifront has no backend {name!r} yet; use ort (ONNX Runtime on the "
-            "CPU), or fake for a dry run"
-        )
     if name not in _CLASSES:
         raise TrialError(f"there is no backend {name!r}; {did_you_mean(name, _CLASSES)}")
     module, kind = _CLASSES[name]

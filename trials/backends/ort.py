@@ -8,10 +8,7 @@ graph is made for the instruction set of one CPU, so that CPU is part of an engi
 is kept and served on a GPU is told in ``ort_gpu``.
 """
 
-import hashlib
-import re
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,11 +39,11 @@ from trials.backends.ort_session import LEVELS, opened, serving_options, session
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, UnsupportedError
 from trials.inspection import BuildLog, Layer, build_log
+from trials.machine.cpu import cpu_identity
 from trials.machine.nvml import why_no_energy
 
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
 _RECIPE = "1"  # to be raised when the same spec builds another graph
-_CPU_INFO = Path("/proc/cpuinfo")
 _CAPABILITIES = Capabilities(
     precisions=(Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC),
     refusals=(
@@ -78,7 +75,7 @@ _CAPABILITIES = Capabilities(
             help="idle threads burn CPU to wake faster; only with threads > 1",
         ),
     ),
-    batch_bound_values=tuple(("provider", one.value) for one in COMPILING),
+    batch_fixing=tuple(("provider", one.value) for one in COMPILING),
     # activation scales are taken over the whole batch of each call
     batch_bound=(Precision.INT8_DYNAMIC,),
 )
@@ -118,7 +115,7 @@ class OrtBackend:
         Facts of a GPU are called ``provider.…`` and belong to the engines of its providers.
         """
         of_gpu = ((f"provider.{name}", value) for name, value in self._providers.facts)
-        return (*_cpu(), ("onnxruntime", _version()), *of_gpu, ("recipe", _RECIPE))
+        return (*cpu_identity(), ("onnxruntime", _version()), *of_gpu, ("recipe", _RECIPE))
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Optimize the graph in a session of its own and save it.
@@ -270,19 +267,3 @@ def _version() -> str:
         return version("onnxruntime")
     except PackageNotFoundError:
         return version("onnxruntime-gpu")
-
-
-@cache
-def _cpu() -> tuple[tuple[str, str], ...]:
-    """Identify the CPU by model and instruction set; kernels are chosen by these."""
-    try:
-        text = _CPU_INFO.read_text(encoding="utf-8")
-    except OSError:  # not Linux: the platform's own word must do
-        import platform
-
-        return (("cpu", platform.processor() or platform.machine()), ("cpu_flags", "unknown"))
-    fields: dict[str, str] = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text, re.MULTILINE))
-    flags = fields.get("flags") or fields.get("Features") or ""  # x86, ARM
-    digest = hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()
-    model = fields.get("model name") or fields.get("CPU part") or "unknown"
-    return (("cpu", model), ("cpu_flags", digest[:16]))

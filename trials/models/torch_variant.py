@@ -1,17 +1,16 @@
 """Variants that a torch factory makes: identified by code and weights, exported when first used.
 
 The factory is the user's own code and runs in this process. Its weights come from a safetensors
-file, which holds numbers only, so that nothing is unpickled. Exported once, a variant is an ONNX
+file, which holds numbers only, so that nothing is unpickled. Exported once, a variant is a model
 file like any other: BatchNorm folded, a free batch dimension, no trace of the machine that made
-it. The same source gives the same bytes.
+it; ONNX for most backends, a program of ``torch.export`` for the one that takes that. The same
+source gives the same bytes.
 """
 
 import hashlib
 import importlib.util
 import json
-import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -19,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.space import TorchSource
+from trials.backend import ModelForm
 from trials.disk import write_new
 from trials.errors import ModelError
 from trials.models.onnx_model import one_line
+from trials.models.torch_program import exported, quiet, write_program
 from trials.models.users_code import code_digest, function_from_name, reason_of, users_code
 
 if TYPE_CHECKING:
@@ -30,13 +31,20 @@ if TYPE_CHECKING:
 
 OPSET = 18  # the first that the exporter writes without converting; every runtime of ours reads it
 
-_NEEDED = ("torch", "onnxscript", "safetensors")
-_LOGGERS = ("torch", "onnxscript", "onnx_ir")  # the exporter's remarks are not our user's business
+_NEEDED = {
+    ModelForm.ONNX: ("torch", "onnxscript", "safetensors"),
+    ModelForm.PROGRAM: ("torch", "safetensors"),
+}
+_EXPORTERS = {
+    ModelForm.ONNX: ("torch", "onnxscript", "onnx"),
+    ModelForm.PROGRAM: ("torch",),
+}
+_PROGRAM_RECIPE = "1"  # to be raised when the same source gives another program
 _EXAMPLE_BATCH = 2  # the exporter takes a dimension of 1 for a constant
 _MOST_NAMED = 5
 
 
-def torch_identity(source: TorchSource) -> str:
+def torch_identity(source: TorchSource, form: ModelForm = ModelForm.ONNX) -> str:
     """Identify what an export would give, without exporting: SHA-256, hexadecimal.
 
     It covers the weights, the factory's name, all of the user's code that importing it loads, the
@@ -45,16 +53,16 @@ def torch_identity(source: TorchSource) -> str:
     Raises:
         ModelError: The weights, the factory or torch are missing, or the factory's import breaks.
     """
-    _require_torch()
+    _require_torch(form)
     _factory(source)  # importing it loads the code that is identified
-    parts = {
+    parts: dict[str, object] = {
         "weights": _file_digest(source.weights, f"weights of variant {source.name!r}"),
         "factory": source.factory,
         "code": code_digest(),
         "input": [list(source.input_shape), source.input_dtype],
-        "versions": {name: version(name) for name in ("torch", "onnxscript", "onnx")},
-        "opset": OPSET,
+        "versions": {name: version(name) for name in _EXPORTERS[form]},
     }
+    parts |= {"opset": OPSET} if form is ModelForm.ONNX else {"program": _PROGRAM_RECIPE}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -68,14 +76,33 @@ def export_torch(source: TorchSource, out: Path) -> None:
             cannot be exported.
         OSError: The file cannot be written.
     """
-    _require_torch()
+    with _exporting(source, ModelForm.ONNX) as module:
+        content = _onnx_bytes(module, source)
+    _write_whole(content, out)
+
+
+def export_program(source: TorchSource, out: Path) -> None:
+    """Write the variant as a program; see ``torch_program``.
+
+    Raises:
+        ModelError: As for :func:`export_torch`.
+        OSError: The file cannot be written.
+    """
+    with _exporting(source, ModelForm.PROGRAM) as module:
+        program = exported(module, shape=source.input_shape, dtype=source.input_dtype)
+    write_program(program, out)
+
+
+@contextmanager
+def _exporting(source: TorchSource, form: ModelForm) -> Iterator["nn.Module"]:
+    """Give the filled module to whoever exports it, and explain what breaks there."""
+    _require_torch(form)
     factory = _factory(source)
-    with _quiet():
+    with quiet():
         module = _filled(_made(factory, source), source)
         what = f"exporting {source.factory} for samples of shape {source.input_shape}"
         with users_code(what, refusal=ModelError):
-            content = _onnx_bytes(module, source)
-    _write_whole(content, out)
+            yield module
 
 
 def _factory(source: TorchSource) -> Callable[..., Any]:
@@ -83,8 +110,8 @@ def _factory(source: TorchSource) -> Callable[..., Any]:
     return function_from_name(source.factory, key=key, refusal=ModelError)
 
 
-def _require_torch() -> None:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+def _require_torch(form: ModelForm) -> None:
+    missing = [name for name in _NEEDED[form] if importlib.util.find_spec(name) is None]
     if missing:
         raise ModelError(
             f"a torch variant needs {', '.join(missing)}; install trifront[torch], or export the "
@@ -190,22 +217,6 @@ def _strip_graph(graph: "GraphProto") -> None:
         for attribute in node.attribute:
             if attribute.HasField("g"):  # a branch or a loop
                 _strip_graph(attribute.g)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's warnings and log lines to itself."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _write_whole(content: bytes, out: Path) -> None:

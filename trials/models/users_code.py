@@ -22,6 +22,7 @@ from trials.errors import TrialError
 from trials.models.onnx_model import one_line
 
 _OWN_PACKAGES = ("optimizer", "search_spaces", "trials")
+_SHIPPED_FACTORIES = "search_spaces.shipped."
 
 
 def function_from_name(name: str, *, key: str, refusal: type[TrialError]) -> Callable[..., Any]:
@@ -77,9 +78,10 @@ def code_digest() -> str:
     """Identify all code that this process has loaded and that belongs to the user.
 
     That is every loaded module with a source file that is part of neither Python, nor an installed
-    package, nor trifront. Call it after :func:`function_from_name`, which loads the function with
-    everything that it imports; unrelated modules of the user only make the digest more careful.
-    A file that is edited later changes nothing: this process goes on with what it has loaded.
+    package, nor trifront; of trifront only the factories of its shipped models. Call it after
+    :func:`function_from_name`, which loads the function with everything that it imports; unrelated
+    modules of the user only make the digest more careful. A file that is edited later changes
+    nothing: this process goes on with what it has loaded.
 
     Returns:
         SHA-256, hexadecimal, of the modules' names and sources.
@@ -100,6 +102,8 @@ def _loaded_source(_module: ModuleType, origin: str) -> bytes:
 
 
 def _is_users(name: str, origin: Path) -> bool:
+    if name.startswith(_SHIPPED_FACTORIES):
+        return True
     if name.partition(".")[0] in _OWN_PACKAGES or name == "__main__" or not origin.is_file():
         return False
     paths = sysconfig.get_paths()

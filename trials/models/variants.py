@@ -1,6 +1,7 @@
-"""Variants as files: find or make the ONNX file of each, and identify it by its content."""
+"""Variants as files: find or make the model file of each, and identify it by its content."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from search_spaces.space import (
     TorchSource,
     VariantSource,
 )
+from trials.backend import ModelForm
 from trials.backends.fake import fake_model_bytes
+from trials.errors import ModelError
 from trials.models.onnx_model import ModelFacts, content_digest, read_facts
-from trials.models.torch_variant import export_torch, torch_identity
+from trials.models.signature import Signature
+from trials.models.torch_program import program_signature
+from trials.models.torch_variant import export_program, export_torch, torch_identity
 from trials.store.store import Store
 
 
@@ -25,6 +30,7 @@ class Model:
     Attributes:
         digest: SHA-256 of the content, external data included; the variant's identity.
         convertible: False for the fake backend's JSON, which no converter understands.
+        form: What the file is.
         facts: What the file says of itself; None for the fake backend's.
     """
 
@@ -32,14 +38,22 @@ class Model:
     path: Path
     digest: str
     convertible: bool = True
-    facts: ModelFacts | None = None
+    form: ModelForm = ModelForm.ONNX
+    facts: Signature | None = None
 
 
-def model_from_source(source: VariantSource, *, space: SearchSpace, store: Store) -> Model:
-    """Resolve one variant to a checked file.
+def model_from_source(
+    source: VariantSource,
+    *,
+    space: SearchSpace,
+    store: Store,
+    form: ModelForm = ModelForm.ONNX,
+) -> Model:
+    """Resolve one variant to a checked file, of the form that the space's backend takes.
 
     Raises:
-        ModelError: The file is missing, is not ONNX or cannot be used.
+        ModelError: The file is missing, is not ONNX or cannot be used, or the backend takes none
+            such.
         SpaceError: Its fixed batch dimension does not serve the batch sizes of the space.
         StoreError: An exported model cannot be stored.
     """
@@ -50,15 +64,23 @@ def model_from_source(source: VariantSource, *, space: SearchSpace, store: Store
             entry = store.obtain("model", {"fake": digest}, lambda out: _write(content, out)).entry
             return Model(name=source.name, path=entry.path, digest=digest, convertible=False)
         case TorchSource():
-            identity = torch_identity(source)
+            identity = torch_identity(source, form)
+            export, look = _TORCH_FORMS[form]
             entry = store.obtain(
-                "model", {"torch": identity}, lambda out: export_torch(source, out)
+                "model", {"torch": identity}, lambda out: export(source, out)
             ).entry
             return Model(
                 name=source.name,
                 path=entry.path,
                 digest=entry.sha256,
-                facts=read_facts(entry.path),
+                form=form,
+                facts=look(entry.path),
+            )
+        case OnnxSource() if form is not ModelForm.ONNX:
+            raise ModelError(
+                f"{space.source}: variants.{source.name}: backend {space.backend!r} does not run "
+                "ONNX files; name the model's factory and weights under `torch:`, or write "
+                "backend: ort"
             )
         case OnnxSource():
             facts = read_facts(source.path)
@@ -69,6 +91,14 @@ def model_from_source(source: VariantSource, *, space: SearchSpace, store: Store
                 digest=content_digest(source.path),
                 facts=facts,
             )
+
+
+_TORCH_FORMS: Mapping[
+    ModelForm, tuple[Callable[[TorchSource, Path], None], Callable[[Path], Signature]]
+] = {
+    ModelForm.ONNX: (export_torch, read_facts),
+    ModelForm.PROGRAM: (export_program, program_signature),
+}
 
 
 def _write(content: bytes, out: Path) -> None:

@@ -1,0 +1,1 @@
+"""The spaces that ship with trifront, and their models and data."""

@@ -1,0 +1,1 @@
+"""Classifiers of Fashion-MNIST and three slices of its images."""

@@ -1,0 +1,239 @@
+"""Lanes on a GPU: streams, transfers, CUDA graphs. Held against a fake, and run on a real one."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch_fakes import FakeCuda, fake_card, residual_program
+
+from search_spaces.deployment import Deployment, Precision
+from trials.backend import Engine, Tensors
+from trials.backends.torch_backend import TorchBackend
+from trials.backends.torch_card import find_card
+from trials.errors import FaultError, UnsupportedError
+
+torch = pytest.importorskip("torch", reason="needs the extra trifront[torch]")
+
+BATCHES = tuple(
+    {"inputs": batch}
+    for batch in np.random.default_rng(0).standard_normal((3, 4, 3, 8, 8)).astype(np.float32)
+)
+GRAPHED = (("cuda_graph", True),)
+
+
+def loaded(
+    folder: Path, cuda: FakeCuda, *, precision: Precision = Precision.FP32, options: Any = ()
+) -> Engine:
+    """Load an eager plan, which is the program itself, on a fake GPU."""
+    deployment = Deployment(
+        variant="v", precision=precision, batch_size=4, concurrency=2, options=options
+    )
+    return TorchBackend(lambda: fake_card(cuda)).load(residual_program(folder), deployment)
+
+
+@pytest.mark.parametrize("options", [(), GRAPHED])
+def test_each_request_ends_when_its_stream_is_idle(tmp_path: Path, options: Any) -> None:
+    cuda = FakeCuda()
+
+    with loaded(tmp_path, cuda, options=options).lane(BATCHES) as requests:
+        before = cuda.streams[0].waits
+        for request in requests:
+            request()
+
+        assert cuda.streams[0].waits - before == 3
+
+
+def test_each_lane_has_a_stream_of_its_own_current_in_its_thread(tmp_path: Path) -> None:
+    cuda = FakeCuda()
+    engine = loaded(tmp_path, cuda)
+
+    def work(_: int) -> int:
+        with engine.lane(BATCHES) as requests:
+            requests[0]()
+            return len(cuda.entered)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert min(pool.map(work, range(2))) >= 1
+
+    assert len(cuda.streams) == 2
+    assert cuda.entered == {}
+
+
+def test_graphs_are_captured_once_per_batch_and_only_replayed_by_requests(tmp_path: Path) -> None:
+    cuda = FakeCuda()
+
+    with loaded(tmp_path, cuda, options=GRAPHED).lane(BATCHES) as requests:
+        tried = [graph.replays for graph in cuda.graphs]
+        for request in (*requests, *requests):
+            request()
+
+        assert tried == [1, 1, 1]
+        assert [graph.replays for graph in cuda.graphs] == [3, 3, 3]
+
+
+def test_graph_that_does_nothing_is_a_fault(tmp_path: Path) -> None:
+    cuda = FakeCuda(captures_nothing=True)
+
+    with (
+        pytest.raises(FaultError, match="does not give the answers of the work"),
+        loaded(tmp_path, cuda, options=GRAPHED).lane(BATCHES),
+    ):
+        pass
+
+    assert cuda.entered == {}
+
+
+@pytest.mark.parametrize("kind", ["bool", "int64", "float16"])
+def test_empty_graph_is_seen_whatever_the_type_of_its_answers(kind: str) -> None:
+    from trials.backends.torch_cuda import CudaLanes
+
+    def forward(images: Any) -> Sequence[Any]:
+        return [(images > 0).to(getattr(torch, kind))]
+
+    engine_inputs = loaded_inputs()
+    for is_empty in (False, True):
+        lanes = CudaLanes(
+            cuda=FakeCuda(captures_nothing=is_empty),
+            forward=forward,
+            inputs=engine_inputs,
+            is_graphed=True,
+            with_transfers=False,
+        )
+        if is_empty:
+            with pytest.raises(FaultError), lanes.lane(BATCHES):
+                pass
+        else:
+            with lanes.lane(BATCHES) as requests:
+                assert len(requests) == 3
+
+
+def loaded_inputs() -> Any:
+    from trials.backend import TensorSpec
+
+    return (TensorSpec(name="inputs", dtype="float32", shape=(None, 3, 8, 8)),)
+
+
+def test_graphs_are_released_when_the_lane_is_left_however(tmp_path: Path) -> None:
+    cuda = FakeCuda()
+
+    with (
+        pytest.raises(KeyError),
+        loaded(tmp_path, cuda, options=GRAPHED).lane(BATCHES),
+    ):
+        raise KeyError("a worker broke")
+
+    assert all(graph.is_reset for graph in cuda.graphs)
+
+
+def test_transfers_take_pinned_memory_and_are_left_out_on_demand(tmp_path: Path) -> None:
+    pinned = []
+    for transfers in ("include", "exclude"):
+        cuda = FakeCuda()
+        with loaded(tmp_path, cuda, options=(("transfers", transfers),)).lane(BATCHES) as requests:
+            requests[0]()
+        pinned.append(cuda.pinned_bytes)
+
+    in_and_out = sum(batch["inputs"].nbytes for batch in BATCHES) + 3 * 4 * 5 * 4
+    assert pinned == [in_and_out, 0]
+
+
+def test_products_are_rounded_to_tf32_only_where_that_is_the_precision(tmp_path: Path) -> None:
+    """The switch is the process's: an engine sets it before each of its own requests."""
+    cuda = FakeCuda()
+    exact = loaded(tmp_path, cuda)
+    rounded = loaded(tmp_path, cuda, precision=Precision.TF32)
+
+    seen = []
+    for engine in (exact, rounded, exact):
+        engine.infer(BATCHES[0])
+        seen.append(cuda.tf32)
+
+    assert seen == [False, True, False]
+
+
+@pytest.mark.parametrize("capability", [75, 90])
+def test_bf16_and_tf32_need_compute_capability_8(capability: int) -> None:
+    backend = TorchBackend(lambda: fake_card(capability=capability))
+
+    honoured = set(backend.capabilities().precisions)
+
+    is_new = capability >= 80
+    assert (Precision.BF16 in honoured) is is_new
+    assert (Precision.TF32 in honoured) is is_new
+
+
+def test_gpu_offers_graphs_and_no_threads() -> None:
+    options = {option.name for option in TorchBackend(fake_card).capabilities().options}
+
+    assert options == {"mode", "cuda_graph", "transfers"}
+
+
+def test_gpu_is_part_of_an_engines_identity() -> None:
+    facts = dict(TorchBackend(fake_card).environment())
+
+    assert facts["gpu"] == "Fake GPU"
+    assert facts["compute_capability"] == "SM90"
+
+
+def test_input_of_another_shape_is_unsupported_before_it_is_bound(tmp_path: Path) -> None:
+    batch = {"inputs": np.zeros((4, 3, 9, 8), np.float32)}
+
+    with (
+        pytest.raises(UnsupportedError, match=r"float32 \(4, 3, 9, 8\), and the engine takes"),
+        loaded(tmp_path, FakeCuda()).lane([batch]),
+    ):
+        pass
+
+
+@pytest.fixture
+def on_gpu(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    if find_card() is None:
+        pytest.skip("torch sees no NVIDIA GPU here")
+    precision, options = request.param
+    deployment = Deployment(
+        variant="v", precision=precision, batch_size=4, concurrency=2, options=options
+    )
+    return TorchBackend().load(residual_program(tmp_path), deployment)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "on_gpu",
+    [
+        (Precision.FP32, ()),
+        (Precision.FP32, GRAPHED),
+        (Precision.TF32, GRAPHED),
+        (Precision.FP32, (*GRAPHED, ("transfers", "exclude"))),
+    ],
+    indirect=True,
+)
+def test_lanes_of_a_real_gpu_run_in_two_threads(on_gpu: Engine) -> None:
+    """That graphs do the work is seen to when a lane is entered."""
+
+    def work(_: int) -> int:
+        with on_gpu.lane(BATCHES) as requests:
+            for _ in range(50):
+                for request in requests:
+                    request()
+        return 50
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(work, range(2))) == [50, 50]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("on_gpu", [(Precision.FP32, GRAPHED)], indirect=True)
+def test_real_gpu_answers_as_the_cpu_does(on_gpu: Engine, tmp_path: Path) -> None:
+    from trials.models.torch_program import body_of, read_program
+
+    batch: Tensors = BATCHES[0]
+
+    found = on_gpu.infer(batch)["outputs"]
+
+    body = body_of(read_program(residual_program(tmp_path)))
+    with torch.inference_mode():
+        [expected] = body(torch.from_numpy(batch["inputs"]))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
