@@ -211,21 +211,23 @@ class Conversions:
 
     def _calibration(self, model: Model) -> list[Tensors]:
         calibration = self._dataset.calibration
-        return [] if calibration is None else self._batches(calibration, model, len(calibration))
+        if calibration is None:
+            return []
+        size = _facts(model).batch_size or _BATCH
+        return self._batches(calibration, model, size=size, count=len(calibration))
 
     def _checked_samples(self, model: Model) -> list[Tensors]:
         split = self._dataset.calibration or self._dataset.search
-        return self._batches(split, model, min(_CHECKED, len(split)))
+        size = _facts(model).batch_size or 1  # which models that fix it inside take, too
+        return self._batches(split, model, size=size, count=min(_CHECKED, len(split)))
 
-    def _batches(self, split: Split, model: Model, count: int) -> list[Tensors]:
-        facts = _facts(model)
-        size = facts.batch_size or _BATCH
+    def _batches(self, split: Split, model: Model, *, size: int, count: int) -> list[Tensors]:
         starts = range(0, count - size + 1, size) or range(1)  # whole batches only
         indices = [np.arange(start, start + size) % len(split) for start in starts]
         return [
             feeds(
                 split.samples(chosen, self._dataset.preprocessing),
-                facts.inputs,
+                _facts(model).inputs,
                 source=self._source,
             )
             for chosen in indices

@@ -225,7 +225,7 @@ def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None
     onnx.save_model(model, path)
     bench = bench_in(tmp_path, write_space(tmp_path, {"net": path}))
 
-    with pytest.raises(UnsupportedError, match=r"tiny\.onnx: in fp16 its answers to 32 samples"):
+    with pytest.raises(UnsupportedError, match=r"tiny\.onnx: in fp16 its answers to 40 samples"):
         bench.prepare(point(precision=Precision.FP16))
 
 
@@ -243,3 +243,20 @@ def test_attention_is_lowered_in_every_precision(
     onnx.checker.check_model(model, full_check=True)
     old = Rehearsal(onnx.load(attention_model)).answers(asked)
     assert signal_to_noise_db(Rehearsal(model).answers(asked), old) > 12
+
+
+def test_model_that_takes_single_samples_alone_is_still_converted(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Exporters write a Reshape to (1, …) into models whose batch they call free."""
+    weights = {"w": np.eye(6, 4, dtype=np.float32), "flat": np.array([1, 4])}
+    nodes = [
+        helper.make_node("MatMul", ["samples", "w"], ["h"]),
+        helper.make_node("Reshape", ["h", "flat"], ["logits"]),
+    ]
+    path = write_model(
+        nodes, inputs={"samples": ("n", 6)}, outputs={"logits": ("n", 4)}, weights=weights
+    )
+    bench = bench_in(tmp_path, write_space(tmp_path, {"net": path}))
+
+    assert bench.prepare(point(precision=Precision.FP16)).model.size_bytes > 0

@@ -244,3 +244,14 @@ def test_answers_that_are_no_floats_are_left_to_the_scores() -> None:
     old, new = np.arange(4), np.zeros(4, np.int64)
 
     assert signal_to_noise_db({"class": new}, {"class": old}) == np.inf
+
+
+def test_model_that_takes_no_such_batch_is_told_in_one_line(
+    perceptron: Path, samples: NDArray[np.float32]
+) -> None:
+    rehearsal = Rehearsal(onnx.load_model(perceptron))
+
+    with pytest.raises(UnsupportedError, match="cannot be checked on the CPU") as caught:
+        rehearsal.answers([{"x": samples[:, :5]}])
+
+    assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ numbers exactly and add up in fp32.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,14 +40,10 @@ class Rehearsal:
         options.intra_op_num_threads = 1
         options.log_severity_level = _ERROR
         content = _rounding(model).SerializeToString()
-        try:
+        with _mapped():
             self._session: Any = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # it raises types of its own that share no base but this
-            raise UnsupportedError(
-                f"its answers cannot be checked on the CPU ({one_line(str(error))})"
-            ) from error
 
     def answers(self, batches: Sequence[Tensors]) -> Tensors:
         """Return the outputs for some batches, joined.
@@ -56,13 +53,29 @@ class Rehearsal:
 
         Returns:
             Arrays of shape ``(samples, …)`` by output name.
+
+        Raises:
+            UnsupportedError: ONNX Runtime cannot run it on batches of this shape.
         """
         names = [output.name for output in self._session.get_outputs()]
-        parts = [self._session.run(names, dict(batch)) for batch in batches]
+        with _mapped():
+            parts = [self._session.run(names, dict(batch)) for batch in batches]
         return {
             name: np.concatenate([part[place] for part in parts])
             for place, name in enumerate(names)
         }
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # it raises types of its own that share no base but this
+        raise UnsupportedError(
+            f"its answers cannot be checked on the CPU ({one_line(str(error))})"
+        ) from error
 
 
 def _rounding(model: "ModelProto") -> "ModelProto":
