@@ -121,6 +121,7 @@ class Check:
     found: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     latencies: dict[str, Any] = field(default_factory=dict)
+    wanted: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
 
     def part(self, name: str, work: Callable[["Check"], Any]) -> None:
         """Do one part; what breaks there is what the report says of it."""
@@ -318,21 +319,35 @@ def _measured(check: Check, deployment: Deployment, number: int) -> dict[str, An
 
 def _agreement(check: Check, deployment: Deployment, engine: Any) -> dict[str, float]:
     """Hold answers against fp32 on the CPU: the share of same classes, the largest difference."""
-    import torch
-
-    size = deployment.batch_size
-    batches = [_images(check, size, seed=100 + at) for at in range(max(1, SAMPLES // size))]
-    body = body_of(read_program(check.folder / f"{deployment.variant}.pt2"))
-    with torch.inference_mode():
-        wanted = np.concatenate(
-            [body(torch.from_numpy(one["inputs"]))[0].numpy() for one in batches]
-        )
+    batches = _asked(check, deployment.batch_size)
+    wanted = _wanted(check, deployment.variant, deployment.batch_size)
     found = np.concatenate([engine.infer(one)["outputs"] for one in batches])
     return {
         "agreement": float((found.argmax(1) == wanted.argmax(1)).mean()),
         "samples": float(len(wanted)),
         "deviation": float(np.abs(found - wanted).max() / np.abs(wanted).max()),
     }
+
+
+def _asked(check: Check, batch_size: int) -> list[dict[str, NDArray[np.float32]]]:
+    count = max(1, SAMPLES // batch_size)
+    return [_images(check, batch_size, seed=100 + at) for at in range(count)]
+
+
+def _wanted(check: Check, variant: str, batch_size: int) -> NDArray[np.float32]:
+    """Return what fp32 answers on the CPU; computed once for each model and batch size."""
+    import torch
+
+    key = (variant, batch_size)
+    if key not in check.wanted:
+        body = body_of(read_program(check.folder / f"{variant}.pt2"))
+        with torch.inference_mode():
+            answers = [
+                body(torch.from_numpy(one["inputs"]))[0].numpy()
+                for one in _asked(check, batch_size)
+            ]
+        check.wanted[key] = np.concatenate(answers)
+    return check.wanted[key]
 
 
 @contextmanager
