@@ -55,6 +55,7 @@ CARD_QUERY = (
 SAMPLES = 256  # that precisions are held against fp32 on
 NS = 1_000_000_000
 TENSORRT_DEADLINE_S = 90
+_TRY_TENSORRT = Path(__file__).with_name("try_tensorrt.py")
 _COST_BLOCKS = 9
 _COST_REQUESTS = 2_000
 
@@ -120,6 +121,7 @@ class Check:
     found: dict[str, Any] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     latencies: dict[str, Any] = field(default_factory=dict)
+    wanted: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
 
     def part(self, name: str, work: Callable[["Check"], Any]) -> None:
         """Do one part; what breaks there is what the report says of it."""
@@ -171,7 +173,7 @@ def tensorrt(check: Check) -> dict[str, Any]:
     if check.tensorrt is None:
         raise FileNotFoundError("no folder was named: --tensorrt DIR with an unpacked wheel")
     ran = subprocess.run(
-        [sys.executable, __file__, "--try-tensorrt", str(check.tensorrt)],
+        [sys.executable, str(_TRY_TENSORRT), str(check.tensorrt)],
         capture_output=True,
         text=True,
         timeout=TENSORRT_DEADLINE_S,
@@ -179,55 +181,6 @@ def tensorrt(check: Check) -> dict[str, Any]:
     )
     steps = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     return {"steps": steps, "exit": ran.returncode, "last words": ran.stderr[-2000:]}
-
-
-def try_tensorrt(folder: Path) -> None:
-    """Take TensorRT from step to step, one JSON line each; the last is where it stopped."""
-    sys.path.insert(0, str(folder))
-
-    def say(step: str, **facts: object) -> None:
-        print(json.dumps({"step": step, **facts}), flush=True)
-
-    try:
-        import tensorrt as trt  # type: ignore[import-not-found] # as the named folder has it
-    except ImportError as error:
-        say("import tensorrt", error=str(error))
-        import tensorrt_rtx as trt  # type: ignore[import-untyped,unused-ignore] # likewise
-    say("import", name=trt.__name__, version=trt.__version__)
-    said: list[str] = []
-
-    class Listener(trt.ILogger):  # type: ignore[misc] # untyped
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: object, text: str) -> None:
-            said.append(f"{severity}: {text}")
-
-    listener = Listener()
-    builder = trt.Builder(listener)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    given = network.add_input("x", trt.float32, (8, 16))
-    layer = network.add_activation(given, trt.ActivationType.RELU)
-    network.mark_output(layer.get_output(0))
-    plan = builder.build_serialized_network(network, builder.create_builder_config())
-    say("build", bytes=0 if plan is None else plan.nbytes, said=said[-5:])
-    if plan is None:
-        return
-    engine = trt.Runtime(listener).deserialize_cuda_engine(plan)
-    say("deserialize", loads=engine is not None, said=said[-5:])
-    if engine is None:
-        return
-    import torch
-
-    context = engine.create_execution_context()
-    x, y = torch.randn(8, 16, device="cuda"), torch.full((8, 16), float("nan"), device="cuda")
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    for name, tensor in zip(names, (x, y), strict=True):
-        context.set_tensor_address(name, tensor.data_ptr())
-    stream = torch.cuda.Stream()
-    context.execute_async_v3(stream.cuda_stream)
-    stream.synchronize()
-    say("run", right=bool(torch.equal(y, x.relu())), said=said[-5:])
 
 
 def models(check: Check) -> dict[str, Any]:
@@ -366,21 +319,35 @@ def _measured(check: Check, deployment: Deployment, number: int) -> dict[str, An
 
 def _agreement(check: Check, deployment: Deployment, engine: Any) -> dict[str, float]:
     """Hold answers against fp32 on the CPU: the share of same classes, the largest difference."""
-    import torch
-
-    size = deployment.batch_size
-    batches = [_images(check, size, seed=100 + at) for at in range(max(1, SAMPLES // size))]
-    body = body_of(read_program(check.folder / f"{deployment.variant}.pt2"))
-    with torch.inference_mode():
-        wanted = np.concatenate(
-            [body(torch.from_numpy(one["inputs"]))[0].numpy() for one in batches]
-        )
+    batches = _asked(check, deployment.batch_size)
+    wanted = _wanted(check, deployment.variant, deployment.batch_size)
     found = np.concatenate([engine.infer(one)["outputs"] for one in batches])
     return {
         "agreement": float((found.argmax(1) == wanted.argmax(1)).mean()),
         "samples": float(len(wanted)),
         "deviation": float(np.abs(found - wanted).max() / np.abs(wanted).max()),
     }
+
+
+def _asked(check: Check, batch_size: int) -> list[dict[str, NDArray[np.float32]]]:
+    count = max(1, SAMPLES // batch_size)
+    return [_images(check, batch_size, seed=100 + at) for at in range(count)]
+
+
+def _wanted(check: Check, variant: str, batch_size: int) -> NDArray[np.float32]:
+    """Return what fp32 answers on the CPU; computed once for each model and batch size."""
+    import torch
+
+    key = (variant, batch_size)
+    if key not in check.wanted:
+        body = body_of(read_program(check.folder / f"{variant}.pt2"))
+        with torch.inference_mode():
+            answers = [
+                body(torch.from_numpy(one["inputs"]))[0].numpy()
+                for one in _asked(check, batch_size)
+            ]
+        check.wanted[key] = np.concatenate(answers)
+    return check.wanted[key]
 
 
 @contextmanager
@@ -627,11 +594,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--budget-s", type=float, default=420, help="after which nothing begins")
     parser.add_argument("--smoke", action="store_true", help="a minute's worth of each part")
-    parser.add_argument("--try-tensorrt", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.try_tensorrt is not None:
-        try_tensorrt(arguments.try_tensorrt)
-        return
     started = time.monotonic()
     if arguments.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

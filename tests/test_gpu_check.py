@@ -1,7 +1,9 @@
 """``scripts/gpu-check`` on a machine without a GPU: its smoke form, with as little installed."""
 
 import csv
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +39,7 @@ runpy.run_path({str(ROOT / "scripts/gpu_check.py")!r}, run_name="__main__")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the smoke form where nothing is installed but numpy and torch."""
     out = tmp_path_factory.mktemp("gpu-check") / "out"
-    arguments = ["--smoke", "--device", "cpu", "--out", str(out)]
+    arguments = ["--smoke", "--device", "cpu", "--out", str(out), "--tensorrt", str(out)]
     ran = subprocess.run(
         [sys.executable, "-P", "-c", BARE, *arguments],
         capture_output=True,
@@ -53,7 +55,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_part_that_needs_no_gpu_is_done_on_a_bare_machine(checked: Path) -> None:
     report = json.loads((checked / "report.json").read_text(encoding="utf-8"))
 
-    assert set(report["missing"]) <= {"card", "card_after", "tensorrt"}
+    assert set(report["missing"]) <= {"card", "card_after"}
     assert {"versions", "models", "loop_cost", "against_bare", "grid"} <= set(report["found"])
     assert len(report["found"]["grid"]) == 12
     assert all("blocks" in row for row in report["found"]["grid"])
@@ -63,7 +65,24 @@ def test_every_part_that_needs_no_gpu_is_done_on_a_bare_machine(checked: Path) -
 def test_report_says_what_was_not_available_and_why(checked: Path) -> None:
     text = (checked / "report.md").read_text(encoding="utf-8")
 
-    assert "**Not available:** tensorrt: FileNotFoundError: no folder was named" in text
+    if shutil.which("nvidia-smi") is None:
+        assert "**Not available:** card: FileNotFoundError: nvidia-smi is not on the PATH" in text
+    assert "12 deployments measured, 0 could not be" in text
+
+
+@pytest.mark.timeout(300)
+def test_tensorrt_is_taken_as_far_as_it_goes_and_its_words_are_kept(checked: Path) -> None:
+    report = json.loads((checked / "report.json").read_text(encoding="utf-8"))
+
+    told = report["found"]["tensorrt"]
+
+    names = [step["step"] for step in told["steps"]]
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        assert names == ["import tensorrt"]
+        assert "No module named 'tensorrt_rtx'" in told["last words"]
+    else:
+        assert names[-1] in ("deserialize", "run")
+        assert told["steps"][-1]["said"]
 
 
 @pytest.mark.timeout(300)

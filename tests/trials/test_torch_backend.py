@@ -163,6 +163,36 @@ def _through_a_lane(engine: Engine) -> int:
         return len(requests)
 
 
+def test_eager_engine_calls_common_operators_as_a_module_does_and_answers_bit_by_bit_alike(
+    tmp_path: Path,
+) -> None:
+    from torch import nn
+
+    from trials.backends.torch_plan import read_body
+
+    class Transformer(nn.Module):  # type: ignore[misc] # untyped
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(8)
+            self.mix = nn.Linear(8, 24)
+
+        def forward(self, tokens: Any) -> Any:
+            q, k, v = self.mix(self.norm(tokens)).chunk(3, -1)
+            found = nn.functional.scaled_dot_product_attention(q, k, v)
+            return torch.cat((found.mean(1), tokens.softmax(-1)[:, 0]), 1).transpose(0, 1) * 2.0
+
+    module = Transformer().eval()
+    plan = tmp_path / "plan.pt2"
+    write_program(exported(module, shape=(5, 8), dtype="float32"), plan)
+
+    body, _ = read_body(plan, device="cpu", is_eager=True)
+
+    tokens = torch.rand(3, 5, 8)
+    assert torch.equal(body(tokens)[0], module(tokens))
+    assert "torch.ops.aten.linear" not in body.code
+    assert "torch.ops.aten.softmax" not in body.code
+
+
 def test_each_lane_has_the_threads_that_the_deployment_says(tmp_path: Path) -> None:
     """Whatever another engine of the process says meanwhile: OpenMP keeps it by thread."""
     program = residual_program(tmp_path)

@@ -222,7 +222,7 @@ def _on_cpu(plan: Path, deployment: Deployment, *, threads: int) -> TorchEngine:
         package = read_package(plan, runners=deployment.concurrency, is_single=False)
         place = CpuPlace(forward=package.run, inputs=package.signature.inputs, threads=threads)
         return TorchEngine(package.signature, place)
-    body, signature = read_body(plan, device="cpu")
+    body, signature = read_body(plan, device="cpu", is_eager=mode is Mode.EAGER)
     place = CpuPlace(forward=body, inputs=signature.inputs, threads=threads)
     if mode is Mode.COMPILE:
         use_threads(threads)  # the number becomes part of the code
@@ -246,7 +246,7 @@ def _on_card(plan: Path, deployment: Deployment, card: Card) -> TorchEngine:
         signature = package.signature
         forward = _one_at_a_time(package.run) if is_graphed else package.run
     else:
-        body, signature = read_body(plan, device=card.device)
+        body, signature = read_body(plan, device=card.device, is_eager=mode is Mode.EAGER)
         forward = body
         if mode is Mode.COMPILE:
             forward = _compiled(body, signature, device=card.device)
