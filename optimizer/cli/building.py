@@ -101,7 +101,7 @@ def _table(built: "tuple[Built, ...]") -> "Table":
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("engine")
     table.add_column("size [MB]", justify="right")
-    table.add_column("built in [s]", justify="right")
+    table.add_column(Text("built in [s]"), justify="right")  # a string would be markup
     table.add_column("", overflow="fold")
     for one in built:
         size = "" if one.size_bytes is None else f"{one.size_bytes / _MB:.2f}"
