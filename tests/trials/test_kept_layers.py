@@ -1,6 +1,7 @@
 """Layers that stay in fp32: in the file of every precision, and as the axis ``keep_layers``."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,32 @@ def test_pair_stays_for_the_product_that_is_not_kept(
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     makers = {name: each.op_type for each in model.graph.node for name in each.output}
     assert [makers.get(node.input[0]) for node in products] == [None, "DequantizeLinear"]
+
+
+@pytest.mark.parametrize("precision", LOWERED)
+@pytest.mark.parametrize("place", [0, 1])
+def test_weights_that_a_lowered_and_a_kept_product_share_are_there_for_both(
+    write_model: Callable[..., Path], precision: Precision, place: int
+) -> None:
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["x", "tied"], ["h"]),
+        helper.make_node("MatMul", ["h", "tied"], ["y"]),
+    ]
+    path = write_model(
+        nodes,
+        inputs={"x": ("n", 8)},
+        outputs={"y": ("n", 8)},
+        weights={"tied": random.standard_normal((8, 8)).astype(np.float32)},
+    )
+    calibration = [{"x": random.standard_normal((16, 8)).astype(np.float32)}]
+    opened = OpenedLowering(path, precision, calibration=calibration)
+
+    model = opened.keeping([opened.layers[place].name])
+
+    onnx.checker.check_model(model, full_check=True)
+    old = Rehearsal(onnx.load_model(path)).answers(calibration)
+    assert 12 < signal_to_noise_db(Rehearsal(model).answers(calibration), old) < math.inf
 
 
 @pytest.fixture
