@@ -153,6 +153,51 @@ def test_weights_that_a_lowered_and_a_kept_product_share_are_there_for_both(
 
 
 @pytest.fixture
+def branching(write_model: Callable[..., Path]) -> Path:
+    """Two products with an If between, whose branches read constants and the first answer."""
+    random = np.random.default_rng(0)
+    drawn = {name: random.standard_normal((16, 16)).astype(np.float32) for name in ("v", "w")}
+    shifts = {name: random.standard_normal(16).astype(np.float32) for name in ("up", "down")}
+    branches = {
+        branch: helper.make_graph(
+            [helper.make_node("Add", ["h", shift], [branch])],
+            *(branch, []),
+            [helper.make_tensor_value_info(branch, TensorProto.FLOAT, ("n", 16))],
+        )
+        for branch, shift in (("then_branch", "up"), ("else_branch", "down"))
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["h"]),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["many"]),
+        helper.make_node("If", ["many"], ["b"], **branches),
+        helper.make_node("MatMul", ["b", "v"], ["y"]),
+    ]
+    return write_model(
+        nodes,
+        inputs={"x": ("n", 16)},
+        outputs={"y": ("n", 16)},
+        weights={**drawn, **shifts, "zero": np.zeros((), np.float32)},
+    )
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8, Precision.INT4])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_what_only_branches_of_a_model_read_is_still_there(
+    branching: Path, precision: Precision, kept: int
+) -> None:
+    asked = [{"x": np.random.default_rng(1).standard_normal((16, 16)).astype(np.float32)}]
+    opened = OpenedLowering(branching, precision, calibration=asked)
+
+    model = opened.keeping([layer.name for layer in opened.layers[:kept]])
+
+    onnx.checker.check_model(model, full_check=True)
+    old = Rehearsal(onnx.load_model(branching)).answers(asked)
+    assert signal_to_noise_db(Rehearsal(model).answers(asked), old) > 12
+
+
+@pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return bench_in(tmp_path, write_space(tmp_path))
 
