@@ -197,6 +197,22 @@ def test_what_only_branches_of_a_model_read_is_still_there(
     assert signal_to_noise_db(Rehearsal(model).answers(asked), old) > 12
 
 
+def test_layer_without_a_name_gets_none_that_a_later_one_has(
+    write_model: Callable[..., Path],
+) -> None:
+    weights = {name: np.eye(4, dtype=np.float32) for name in ("v", "w")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["h"]),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="MatMul_0"),
+    ]
+    path = write_model(nodes, inputs={"x": ("n", 4)}, outputs={"y": ("n", 4)}, weights=weights)
+
+    layers = OpenedLowering(path, Precision.FP16, calibration=[]).layers
+
+    assert len({layer.name for layer in layers}) == 2
+    assert layers[1].name == "MatMul_0"
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return bench_in(tmp_path, write_space(tmp_path))
