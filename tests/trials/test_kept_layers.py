@@ -152,6 +152,30 @@ def test_weights_that_a_lowered_and_a_kept_product_share_are_there_for_both(
     assert 12 < signal_to_noise_db(Rehearsal(model).answers(calibration), old) < math.inf
 
 
+@pytest.mark.parametrize("scaled", [{"alpha": 0.5}, {"beta": 2.0}, {"transA": 1}, {}])
+def test_each_layer_that_is_kept_changes_the_file_of_dynamic_int8(
+    write_model: Callable[..., Path], scaled: dict[str, float]
+) -> None:
+    """ONNX Runtime quantizes a Gemm only where it is a MatMul and an Add."""
+    weights = {name: np.eye(4, dtype=np.float32) for name in ("v", "w")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["h"]),
+        helper.make_node("Gemm", ["h", "w", "bias"], ["y"], **scaled),
+    ]
+    path = write_model(
+        nodes,
+        inputs={"x": (4, 4)},
+        outputs={"y": (4, 4)},
+        weights={**weights, "bias": np.ones(4, np.float32)},
+    )
+
+    opened = OpenedLowering(path, Precision.INT8_DYNAMIC, calibration=[])
+
+    assert len(opened.layers) == (1 if scaled else 2)
+    without = {opened.keeping([one.name]).SerializeToString() for one in opened.layers}
+    assert len(without - {opened.keeping([]).SerializeToString()}) == len(opened.layers)
+
+
 @pytest.fixture
 def branching(write_model: Callable[..., Path]) -> Path:
     """Two products with an If between, whose branches read constants and the first answer."""
