@@ -46,8 +46,8 @@ def lines_of_sensitivity(found: Sensitivity) -> Iterator[str]:
     )
     costs = f"{certain} layers cost" if certain > 1 else f"{certain or 'no'} layer costs"
     yield (
-        f"{costs} {found.whole.metric} for certain when lowered alone (without ?); the others are "
-        "ranked by their noise"
+        f"{costs} {found.whole.metric} for certain when lowered alone (without ?; by Holm's rule "
+        "over all of them); the others are ranked by their noise"
     )
     for _, effect in found.layers:
         if effect.problem:
