@@ -68,9 +68,12 @@ class Conversions:
         self._lowering: tuple[tuple[str, Precision], OpenedLowering] | None = None
         self._layers: dict[tuple[str, Precision], tuple[Product, ...]] = {}
         self._fp32: tuple[tuple[str, str], Asked] | None = None
+        self._refusals: dict[tuple[str, Precision, int], UnsupportedError] = {}
 
     def converted(self, model: Model, precision: Precision, *, keep_layers: int = 0) -> Obtained:
         """Convert a variant, or find it in the store.
+
+        What was refused before is refused again at once, for the same reason.
 
         Args:
             model: The variant, convertible.
@@ -82,17 +85,14 @@ class Conversions:
             InputChangedError: The model file was replaced.
             StoreError: The store cannot be written.
         """
-        kept = self._kept(model, precision, keep_layers)
-        parts = self._parts(model, precision) | ({"kept": kept} if kept else {})
-
-        def make(out: Path) -> None:
-            calibration = self._calibration(model) if needs_calibration(precision) else []
-            convert(model.path, precision, out, calibration=calibration, kept=kept)
-            _refuse_changed(model)
-            if not keeps_file(precision):
-                refuse_unfaithful(out, model.path, precision, self._checked_samples(model))
-
-        return self._store.obtain("model", parts, make)
+        asked = (model.digest, precision, keep_layers)
+        if asked in self._refusals:
+            raise self._refusals[asked]
+        try:
+            return self._obtained(model, precision, self._kept(model, precision, keep_layers))
+        except UnsupportedError as error:  # memory may be there again later, support may not
+            self._refusals[asked] = error
+            raise
 
     def layers(self, model: Model, precision: Precision) -> tuple[Product, ...]:
         """List the layers that a precision lowers.
@@ -137,6 +137,18 @@ class Conversions:
 
         entry = self._store.obtain("sensitivity", parts, make).entry
         return effect_from_json(entry.path.read_text(encoding="utf-8"))
+
+    def _obtained(self, model: Model, precision: Precision, kept: list[str]) -> Obtained:
+        parts = self._parts(model, precision) | ({"kept": kept} if kept else {})
+
+        def make(out: Path) -> None:
+            calibration = self._calibration(model) if needs_calibration(precision) else []
+            convert(model.path, precision, out, calibration=calibration, kept=kept)
+            _refuse_changed(model)
+            if not keeps_file(precision):
+                refuse_unfaithful(out, model.path, precision, self._checked_samples(model))
+
+        return self._store.obtain("model", parts, make)
 
     def _kept(self, model: Model, precision: Precision, count: int) -> list[str]:
         """Name the most sensitive layers, sorted."""

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,11 @@ from real_spaces import bench_in, point, write_model, write_space
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.rules import rule_from_text
+from search_spaces.space import Preprocessing
+from trials.backend import Tensors
 from trials.bench import Bench
 from trials.capabilities import engines_of
+from trials.data.dataset import Split
 from trials.errors import UnsupportedError
 from trials.models.fidelity import signal_to_noise_db
 from trials.models.layers import PRODUCTS
@@ -326,8 +329,30 @@ def test_kept_layers_have_engines_of_their_own(bench: Bench) -> None:
     assert [dict(each.options)["keep_layers"] for each in wanted] == [0, 1]
 
 
-def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None:
-    """Weights of 1e-9 are below what fp16 can hold, so that nothing is left of the answers."""
+@dataclass(frozen=True)
+class WatchedSplit(Split):
+    """A split that notes how many samples were asked for at a time."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def samples(
+        self, indices: Sequence[int] | NDArray[np.intp], preprocessing: Preprocessing
+    ) -> Tensors:
+        self.asked.append(len(indices))
+        return Split.samples(self, indices, preprocessing)
+
+
+def watched(bench: Bench) -> tuple[Bench, WatchedSplit]:
+    """Open a bench once more, with its calibration split under watch."""
+    split = bench.dataset.calibration
+    assert split is not None
+    seen = WatchedSplit(**{one.name: getattr(split, one.name) for one in fields(Split)})
+    dataset = replace(bench.dataset, calibration=seen)
+    return Bench(bench.space, bench.store, backend=bench.backend, dataset=dataset), seen
+
+
+def ruined_in_fp16(tmp_path: Path) -> Path:
+    """Write weights of 1e-9, below what fp16 can hold: nothing is left of the answers."""
     path = write_model(tmp_path / "tiny.onnx")
     model = onnx.load_model(path)
     for tensor in model.graph.initializer:
@@ -335,10 +360,28 @@ def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None
             small = numpy_helper.to_array(tensor) * np.float32(1e-9)
             tensor.CopyFrom(numpy_helper.from_array(small, tensor.name))
     onnx.save_model(model, path)
-    bench = bench_in(tmp_path, write_space(tmp_path, {"net": path}))
+    return path
+
+
+def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path, write_space(tmp_path, {"net": ruined_in_fp16(tmp_path)}))
 
     with pytest.raises(UnsupportedError, match=r"tiny\.onnx: in fp16 its answers to 40 samples"):
         bench.prepare(point(precision=Precision.FP16))
+
+
+def test_conversion_that_was_refused_is_refused_again_without_making_it(tmp_path: Path) -> None:
+    space = write_space(tmp_path, {"net": ruined_in_fp16(tmp_path)})
+    bench, calibration = watched(bench_in(tmp_path, space))
+    with pytest.raises(UnsupportedError) as first:
+        bench.prepare(point(precision=Precision.FP16))
+    asked = len(calibration.asked)
+
+    with pytest.raises(UnsupportedError) as again:
+        bench.prepare(point(precision=Precision.FP16, batch_size=4))
+
+    assert str(again.value) == str(first.value)
+    assert len(calibration.asked) == asked > 0
 
 
 @pytest.mark.parametrize("precision", [*LOWERED, Precision.INT4])
