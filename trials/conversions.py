@@ -6,6 +6,7 @@ scores; every such effect is kept, so that the ranking goes on where it was inte
 ``trifront precision-report`` sees the same numbers.
 """
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,7 +67,6 @@ class Conversions:
         self._metric_code = metric_code
         self._source = source
         self._lowering: tuple[tuple[str, Precision], OpenedLowering] | None = None
-        self._layers: dict[tuple[str, Precision], tuple[Product, ...]] = {}
         self._fp32: tuple[tuple[str, str], Asked] | None = None
         self._refusals: dict[tuple[str, Precision, int], UnsupportedError] = {}
 
@@ -99,11 +99,17 @@ class Conversions:
 
         Raises:
             UnsupportedError: The precision cannot be made of the model.
+            StoreError: The store cannot be written.
         """
-        asked = (model.digest, precision)
-        if asked not in self._layers:
-            self._layers[asked] = self._opened(model, precision).layers
-        return self._layers[asked]
+
+        def make(out: Path) -> None:
+            found = self._opened(model, precision).layers
+            _refuse_changed(model)
+            out.write_text(json.dumps([asdict(one) for one in found]), encoding="utf-8")
+
+        entry = self._store.obtain("layers", self._parts(model, precision), make).entry
+        found = json.loads(entry.path.read_text(encoding="utf-8"))
+        return tuple(Product(**one) for one in found)
 
     def effect(
         self, model: Model, precision: Precision, layer: str, split: SplitName
@@ -142,11 +148,13 @@ class Conversions:
         parts = self._parts(model, precision) | ({"kept": kept} if kept else {})
 
         def make(out: Path) -> None:
-            calibration = self._calibration(model) if needs_calibration(precision) else []
-            convert(model.path, precision, out, calibration=calibration, kept=kept)
+            if keeps_file(precision):
+                convert(model.path, precision, out, calibration=[])
+                _refuse_changed(model)
+                return
+            self._opened(model, precision).write(out, kept)
             _refuse_changed(model)
-            if not keeps_file(precision):
-                refuse_unfaithful(out, model.path, precision, self._checked_samples(model))
+            refuse_unfaithful(out, model.path, precision, self._checked_samples(model))
 
         return self._store.obtain("model", parts, make)
 

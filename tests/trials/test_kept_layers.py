@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -157,7 +158,7 @@ def test_weights_that_a_lowered_and_a_kept_product_share_are_there_for_both(
 
 @pytest.mark.parametrize("scaled", [{"alpha": 0.5}, {"beta": 2.0}, {"transA": 1}, {}])
 def test_each_layer_that_is_kept_changes_the_file_of_dynamic_int8(
-    write_model: Callable[..., Path], scaled: dict[str, float]
+    write_model: Callable[..., Path], scaled: dict[str, Any]
 ) -> None:
     """ONNX Runtime quantizes a Gemm only where it is a MatMul and an Add."""
     weights = {name: np.eye(4, dtype=np.float32) for name in ("v", "w")}
@@ -415,3 +416,27 @@ def test_model_that_takes_single_samples_alone_is_still_converted(
     bench = bench_in(tmp_path, write_space(tmp_path, {"net": path}))
 
     assert bench.prepare(point(precision=Precision.FP16)).model.size_bytes > 0
+
+
+CALIBRATING = 32  # samples a call, unlike the calls that score or check
+
+
+def test_layers_are_calibrated_once_for_all_numbers_of_kept_ones(bench: Bench) -> None:
+    again, calibration = watched(bench)
+
+    for count in (0, 1):
+        again.prepare(keeping(count))
+
+    assert calibration.asked.count(CALIBRATING) == 1
+
+
+def test_nothing_is_calibrated_where_models_and_effects_are_stored(bench: Bench) -> None:
+    for count in (0, 1):
+        bench.prepare(keeping(count))
+    again, calibration = watched(bench)
+
+    for count in (0, 1):
+        again.prepare(keeping(count))
+
+    assert again.layers("net", Precision.INT8) == bench.layers("net", Precision.INT8)
+    assert calibration.asked == []
