@@ -15,7 +15,7 @@ import numpy as np
 from search_spaces.deployment import Precision
 from search_spaces.space import Task
 from trials.backend import Tensors
-from trials.data.dataset import Dataset, Split, SplitName
+from trials.data.dataset import Dataset, LayerSplit, Split
 from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
 from trials.models.fidelity import refuse_unfaithful
@@ -112,7 +112,7 @@ class Conversions:
         return tuple(Product(**one) for one in found)
 
     def effect(
-        self, model: Model, precision: Precision, layer: str, split: SplitName
+        self, model: Model, precision: Precision, layer: str, split: LayerSplit
     ) -> LayerEffect:
         """Say what lowering one layer alone does; an empty name stands for all of them.
 
@@ -217,11 +217,10 @@ class Conversions:
             source=self._source,
         )
 
-    def _split(self, name: SplitName) -> Split:
+    def _split(self, name: LayerSplit) -> Split:
         found = {
             "calibration": self._dataset.calibration,
             "search": self._dataset.search,
-            "report": self._dataset.report,
         }[name]
         if found is None:
             raise DataError(

@@ -18,7 +18,7 @@ from search_spaces.deployment import Precision
 from search_spaces.files import space_from_yaml
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
-from trials.data.dataset import SplitName
+from trials.data.dataset import LayerSplit
 from trials.isolation.messages import LayerQuestion
 from trials.models.layers import Product
 from trials.sensitivity import LayerEffect, ranked
@@ -36,7 +36,7 @@ class Sensitivity:
 
     variant: str
     precision: Precision
-    split: SplitName
+    split: LayerSplit
     samples: int
     layers: tuple[tuple[Product, LayerEffect], ...]
     whole: LayerEffect

@@ -88,6 +88,16 @@ def test_report_is_a_table_a_document_and_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "layers.png").read_bytes().startswith(PNG)
 
 
+def test_report_split_is_not_opened_for_a_ranking(tmp_path: Path) -> None:
+    write_space(tmp_path)
+    command = ["precision-report", str(tmp_path / "real.yaml"), "-w", str(tmp_path / "trifront")]
+
+    asked = RUNNER.invoke(app, [*command, "--split", "report"])
+
+    assert asked.exit_code == 2
+    assert not (tmp_path / "trifront").exists()
+
+
 def test_model_with_its_data_needs_no_space(tmp_path: Path) -> None:
     model = write_model(tmp_path / "net.onnx", width=16)
     data = write_data(tmp_path / "data.npz")
