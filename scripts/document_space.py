@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import chdir
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -23,8 +24,9 @@ from search_spaces.field_types import FORMAT_VERSION
 from search_spaces.files import json_schema, space_from_yaml
 from search_spaces.metrics import METRICS
 from trials.backend import Option
+from trials.backends import torch_backend, trt_options
 from trials.backends.catalog import backend_named
-from trials.backends.trt_options import options_of
+from trials.backends.trt_engine import SERVING_OPTIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "formats" / "space.md"
 
@@ -66,6 +68,17 @@ constraints: ["accuracy >= 0.9", "latency_p99_ms <= 15"]
 measure: {max_s: 5, seed: 0}
 """
 _BACKENDS = ("ort", "fake")  # those that can say here what they honour
+# those that cannot, by where they run: what they honour there
+_SIDES: Mapping[str, Mapping[str, tuple[Option, ...]]] = {
+    "torch": {
+        "on the CPU": torch_backend.options_of(is_gpu=False, compiles=True),
+        "on a GPU": torch_backend.options_of(is_gpu=True, compiles=True),
+    },
+    "tensorrt": {
+        "for RTX": (*trt_options.options_of(is_rtx=True), *SERVING_OPTIONS),
+        "in the data centre": (*trt_options.options_of(is_rtx=False), *SERVING_OPTIONS),
+    },
+}
 # (place in the file, name of the model in the schema)
 _SECTIONS = (
     ("The file", "SpaceDocument"),
@@ -236,10 +249,10 @@ def _options_of_backends() -> Iterator[tuple[str, Option]]:
     for name in _BACKENDS:
         for option in backend_named(name).capabilities().options:
             yield f"`{name}`", option
-    rtx, data_centre = options_of(is_rtx=True), options_of(is_rtx=False)
-    for option in dict.fromkeys((*rtx, *data_centre)):
-        only = "" if option in data_centre else " for RTX alone"
-        yield f"`tensorrt`{only if option in rtx else ' in the data centre alone'}", option
+    for name, sides in _SIDES.items():
+        for option in dict.fromkeys(chain(*sides.values())):
+            only = [side for side, options in sides.items() if option in options]
+            yield f"`{name}`{f' {only[0]} alone' if len(only) == 1 else ''}", option
 
 
 def _metrics() -> str:

@@ -105,8 +105,9 @@ def _task(facts: DraftFacts) -> str:
     )
     return f"""\
 # What the model is for and how well it does it. The data are cut into three disjoint splits:
-# `calibration` sets the scales of static int8, `search` gives the scores that the search sees,
-# `report` is opened at the end, for the front members alone.
+# `calibration` sets the scales of int8 and fp8, ranks layers for keep_layers and checks each
+# conversion, `search` gives the scores that the search sees, `report` is opened at the end, for
+# the front members alone.
 task:
 {_kind(facts)}
   # {facts.samples:,} samples. Three files instead of one cut:

@@ -28,7 +28,10 @@ class FilesDocument(Section):
 
     calibration: FilePath | None = Field(
         default=None,
-        description="Samples that set the scales of static int8; seen by nothing else.",
+        description=(
+            "Samples that set the scales of int8 and fp8, rank layers for keep_layers and check "
+            "each conversion; no score is of them."
+        ),
         examples=["data/calibration.npz"],
     )
     search: FilePath = Field(

@@ -17,7 +17,7 @@ from trials.backend import Backend, BuildsAtLength, EngineSpec, ModelForm, Works
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored, refuse_unmetered
 from trials.conversions import Conversions
-from trials.data.dataset import Dataset, Split, SplitName, dataset_from_task, synthetic_dataset
+from trials.data.dataset import Dataset, LayerSplit, Split, dataset_from_task, synthetic_dataset
 from trials.data.feeding import feeds
 from trials.errors import DataError, UnsupportedError
 from trials.inspection import BuildLog
@@ -173,7 +173,7 @@ class Bench:
         return self.conversions.layers(self._convertible(variant), precision)
 
     def layer_effect(
-        self, variant: str, precision: Precision, *, layer: str, split: SplitName
+        self, variant: str, precision: Precision, *, layer: str, split: LayerSplit
     ) -> LayerEffect:
         """Say what lowering one layer of a variant does; an empty name stands for all of them.
 

@@ -6,6 +6,7 @@ scores; every such effect is kept, so that the ranking goes on where it was inte
 ``trifront precision-report`` sees the same numbers.
 """
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from search_spaces.deployment import Precision
 from search_spaces.space import Task
 from trials.backend import Tensors
-from trials.data.dataset import Dataset, Split, SplitName
+from trials.data.dataset import Dataset, LayerSplit, Split
 from trials.data.feeding import feeds
 from trials.errors import DataError, InputChangedError, UnsupportedError
 from trials.models.fidelity import refuse_unfaithful
@@ -66,11 +67,13 @@ class Conversions:
         self._metric_code = metric_code
         self._source = source
         self._lowering: tuple[tuple[str, Precision], OpenedLowering] | None = None
-        self._layers: dict[tuple[str, Precision], tuple[Product, ...]] = {}
         self._fp32: tuple[tuple[str, str], Asked] | None = None
+        self._refusals: dict[tuple[str, Precision, int], UnsupportedError] = {}
 
     def converted(self, model: Model, precision: Precision, *, keep_layers: int = 0) -> Obtained:
         """Convert a variant, or find it in the store.
+
+        What was refused before is refused again at once, for the same reason.
 
         Args:
             model: The variant, convertible.
@@ -82,31 +85,34 @@ class Conversions:
             InputChangedError: The model file was replaced.
             StoreError: The store cannot be written.
         """
-        kept = self._kept(model, precision, keep_layers)
-        parts = self._parts(model, precision) | ({"kept": kept} if kept else {})
-
-        def make(out: Path) -> None:
-            calibration = self._calibration(model) if needs_calibration(precision) else []
-            convert(model.path, precision, out, calibration=calibration, kept=kept)
-            _refuse_changed(model)
-            if not keeps_file(precision):
-                refuse_unfaithful(out, model.path, precision, self._checked_samples(model))
-
-        return self._store.obtain("model", parts, make)
+        asked = (model.digest, precision, keep_layers)
+        if asked in self._refusals:
+            raise self._refusals[asked]
+        try:
+            return self._obtained(model, precision, self._kept(model, precision, keep_layers))
+        except UnsupportedError as error:  # memory may be there again later, support may not
+            self._refusals[asked] = error
+            raise
 
     def layers(self, model: Model, precision: Precision) -> tuple[Product, ...]:
         """List the layers that a precision lowers.
 
         Raises:
             UnsupportedError: The precision cannot be made of the model.
+            StoreError: The store cannot be written.
         """
-        asked = (model.digest, precision)
-        if asked not in self._layers:
-            self._layers[asked] = self._opened(model, precision).layers
-        return self._layers[asked]
+
+        def make(out: Path) -> None:
+            found = self._opened(model, precision).layers
+            _refuse_changed(model)
+            out.write_text(json.dumps([asdict(one) for one in found]), encoding="utf-8")
+
+        entry = self._store.obtain("layers", self._parts(model, precision), make).entry
+        found = json.loads(entry.path.read_text(encoding="utf-8"))
+        return tuple(Product(**one) for one in found)
 
     def effect(
-        self, model: Model, precision: Precision, layer: str, split: SplitName
+        self, model: Model, precision: Precision, layer: str, split: LayerSplit
     ) -> LayerEffect:
         """Say what lowering one layer alone does; an empty name stands for all of them.
 
@@ -137,6 +143,20 @@ class Conversions:
 
         entry = self._store.obtain("sensitivity", parts, make).entry
         return effect_from_json(entry.path.read_text(encoding="utf-8"))
+
+    def _obtained(self, model: Model, precision: Precision, kept: list[str]) -> Obtained:
+        parts = self._parts(model, precision) | ({"kept": kept} if kept else {})
+
+        def make(out: Path) -> None:
+            if keeps_file(precision):
+                convert(model.path, precision, out, calibration=[])
+                _refuse_changed(model)
+                return
+            self._opened(model, precision).write(out, kept)
+            _refuse_changed(model)
+            refuse_unfaithful(out, model.path, precision, self._checked_samples(model))
+
+        return self._store.obtain("model", parts, make)
 
     def _kept(self, model: Model, precision: Precision, count: int) -> list[str]:
         """Name the most sensitive layers, sorted."""
@@ -197,11 +217,10 @@ class Conversions:
             source=self._source,
         )
 
-    def _split(self, name: SplitName) -> Split:
+    def _split(self, name: LayerSplit) -> Split:
         found = {
             "calibration": self._dataset.calibration,
             "search": self._dataset.search,
-            "report": self._dataset.report,
         }[name]
         if found is None:
             raise DataError(

@@ -34,7 +34,7 @@ def precision_report(
         str | None, typer.Option(help="Which of the space's.", show_default="the only one")
     ] = None,
     split: Annotated[
-        Literal["calibration", "search", "report"],
+        Literal["calibration", "search"],
         typer.Option(help="Whose samples are asked; keep_layers uses calibration."),
     ] = "calibration",
     data: Annotated[
@@ -86,7 +86,7 @@ def _asked(
     data: Path | None,
     variant: str | None,
     precision: LoweredTo,
-    split: Literal["calibration", "search", "report"],
+    split: Literal["calibration", "search"],
     workspace: Path,
 ) -> "Sensitivity":
     from rich.console import Console

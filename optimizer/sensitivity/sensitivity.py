@@ -18,10 +18,13 @@ from search_spaces.deployment import Precision
 from search_spaces.files import space_from_yaml
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
-from trials.data.dataset import SplitName
+from trials.data.dataset import LayerSplit
 from trials.isolation.messages import LayerQuestion
 from trials.models.layers import Product
 from trials.sensitivity import LayerEffect, ranked
+
+KEEPING_BACKENDS = ("ort", "tensorrt")
+"""Those with the option ``keep_layers``: their precision lives in an ONNX file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +32,24 @@ class Sensitivity:
     """What a precision does to a variant, layer by layer.
 
     Attributes:
+        backend: Of the space; layers of its variant are those of the ONNX model.
         split: Whose samples were asked, likewise their number.
         layers: Each with what lowering it alone does, the most sensitive first.
         whole: What lowering all of them does.
     """
 
     variant: str
+    backend: str
     precision: Precision
-    split: SplitName
+    split: LayerSplit
     samples: int
     layers: tuple[tuple[Product, LayerEffect], ...]
     whole: LayerEffect
+
+    @property
+    def may_keep_layers(self) -> bool:
+        """Tell whether the space takes the axis ``keep_layers``."""
+        return self.backend in KEEPING_BACKENDS
 
 
 @contextmanager
@@ -90,7 +100,7 @@ def sensitivity_of(
         WorkspaceError: The workspace cannot be written.
         TrialError: Models or data that cannot be used, or a precision that cannot be made.
     """
-    with opened_worker(_on_cpu(space), place) as worker:
+    with opened_worker(_on_cpu(space, question.variant), place) as worker:
         samples = dict(worker.describe().samples)
         layers = worker.layers(question.variant, question.precision)
         names = ["", *(layer.name for layer in layers)]  # first the whole, which is wanted most
@@ -103,6 +113,7 @@ def sensitivity_of(
     order = ranked([effects[layer.name] for layer in layers])
     return Sensitivity(
         variant=question.variant,
+        backend=space.backend,
         precision=question.precision,
         split=question.split,
         samples=samples[question.split],
@@ -127,17 +138,18 @@ def variant_named(name: str | None, space: SearchSpace) -> str:
     return name or names[0]
 
 
-def _on_cpu(space: SearchSpace) -> SearchSpace:
-    """Reduce a space to its models, data and batch: layers are compared on this machine's CPU."""
+def _on_cpu(space: SearchSpace, variant: str) -> SearchSpace:
+    """Reduce a space to one model, data and batch: layers are compared on this machine's CPU."""
     if space.backend == "fake":
         return space
     axes = (
-        space.axis("variant"),
+        Axis(name="variant", values=(variant,)),
         Axis(name="precision", values=(Precision.FP32.value,)),
         space.axis("batch_size"),
         Axis(name="concurrency", values=(1,)),
     )
-    return replace(space, backend="ort", axes=axes, rules=())
+    variants = tuple(one for one in space.variants if one.name == variant)
+    return replace(space, backend="ort", variants=variants, axes=axes, rules=())
 
 
 def _list(names: list[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from optimizer.front.words import number
-from optimizer.sensitivity.sensitivity import Sensitivity
+from optimizer.sensitivity.sensitivity import KEEPING_BACKENDS, Sensitivity
 from trials.measurement import Estimate
 from trials.sensitivity import LayerEffect
 
@@ -46,13 +46,18 @@ def lines_of_sensitivity(found: Sensitivity) -> Iterator[str]:
     )
     costs = f"{certain} layers cost" if certain > 1 else f"{certain or 'no'} layer costs"
     yield (
-        f"{costs} {found.whole.metric} for certain when lowered alone (without ?); the others are "
-        "ranked by their noise"
+        f"{costs} {found.whole.metric} for certain when lowered alone (without ?; by Holm's rule "
+        "over all of them); the others are ranked by their noise"
     )
     for _, effect in found.layers:
         if effect.problem:
             yield f"{effect.layer}: {effect.problem}"
-    if found.split == "calibration":
+    if not found.may_keep_layers:
+        yield (
+            f"these are layers of its ONNX model; backend {found.backend} keeps none of them in "
+            f"fp32, those that take axes.keep_layers are {' and '.join(KEEPING_BACKENDS)}"
+        )
+    elif found.split == "calibration":
         yield "axes.keep_layers: [0, 1, 2] in a space keeps so many of the first of them in fp32"
     else:
         yield "keep_layers ranks on the calibration split, which may order them otherwise"

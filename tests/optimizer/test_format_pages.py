@@ -18,6 +18,8 @@ from optimizer.tracking.sessions import Session
 from optimizer.tracking.status import Status
 from optimizer.workspace import BLOCKS_FORMAT
 from search_spaces.field_types import FORMAT_VERSION
+from trials.backends.catalog import BACKENDS, backend_named
+from trials.errors import UnsupportedError
 from trials.store.entries import FORMAT as STORE_FORMAT
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +35,27 @@ def test_page_of_the_space_file_is_what_its_script_writes(tmp_path: Path) -> Non
     written = (tmp_path / "space.md").read_text(encoding="utf-8")
     mend = "run scripts/document_space.py"
     assert (PAGES / "space.md").read_text(encoding="utf-8") == written, mend
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_page_of_the_space_file_lists_every_option_that_this_machine_honours(name: str) -> None:
+    page = (PAGES / "space.md").read_text(encoding="utf-8")
+    listed = set(re.findall(rf"^\| `{name}`[^|]*\| `([a-z_]+)` \|", page, re.MULTILINE))
+    try:
+        target = "SM89" if name == "tensorrt" else None  # it builds without a GPU
+        options = backend_named(name, target=target).capabilities().options
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+
+    assert {option.name for option in options} - listed == set()
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorrt"])
+def test_page_of_the_space_file_lists_what_is_for_gpus(name: str) -> None:
+    page = (PAGES / "space.md").read_text(encoding="utf-8")
+
+    for option in ("cuda_graph", "transfers"):
+        assert re.search(rf"^\| `{name}`[^|]*\| `{option}` \|", page, re.MULTILINE)
 
 
 def test_page_of_the_spool_describes_every_key() -> None:

@@ -1,6 +1,7 @@
 """``trifront precision-report``: layers ranked in a worker process, told and drawn."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from optimizer.cli import app
 from optimizer.errors import UsageError
 from optimizer.sensitivity.sensitivity import (
+    KEEPING_BACKENDS,
     Sensitivity,
     named_space,
     sensitivity_of,
@@ -17,7 +19,8 @@ from optimizer.sensitivity.sensitivity import (
 )
 from optimizer.sensitivity.words import lines_of_sensitivity
 from optimizer.wiring import place_at
-from search_spaces.deployment import Precision
+from search_spaces.deployment import KEEP_LAYERS, Precision
+from trials.backends.catalog import backend_named
 from trials.errors import UnsupportedError
 from trials.isolation.messages import LayerQuestion
 
@@ -88,6 +91,16 @@ def test_report_is_a_table_a_document_and_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "layers.png").read_bytes().startswith(PNG)
 
 
+def test_report_split_is_not_opened_for_a_ranking(tmp_path: Path) -> None:
+    write_space(tmp_path)
+    command = ["precision-report", str(tmp_path / "real.yaml"), "-w", str(tmp_path / "trifront")]
+
+    asked = RUNNER.invoke(app, [*command, "--split", "report"])
+
+    assert asked.exit_code == 2
+    assert not (tmp_path / "trifront").exists()
+
+
 def test_model_with_its_data_needs_no_space(tmp_path: Path) -> None:
     model = write_model(tmp_path / "net.onnx", width=16)
     data = write_data(tmp_path / "data.npz")
@@ -135,3 +148,38 @@ def test_lines_say_what_was_asked_and_what_to_do(tmp_path: Path) -> None:
     assert (
         lines[-1] == "keep_layers ranks on the calibration split, which may order them otherwise"
     )
+
+
+@pytest.mark.parametrize("name", ["ort", "fake", "torch", "tensorrt"])
+def test_axis_is_advised_to_the_backends_that_take_it(name: str) -> None:
+    try:
+        target = "SM89" if name == "tensorrt" else None  # it builds without a GPU
+        options = backend_named(name, target=target).capabilities().options
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+
+    assert (name in KEEPING_BACKENDS) == (KEEP_LAYERS in {option.name for option in options})
+
+
+def test_axis_is_not_advised_to_a_space_that_refuses_it(tmp_path: Path) -> None:
+    found, _ = asked(tmp_path)
+
+    *_, last = lines_of_sensitivity(replace(found, backend="torch", split="calibration"))
+
+    assert last.startswith("these are layers of its ONNX model; backend torch keeps none of them")
+
+
+def test_other_variants_are_not_looked_at(tmp_path: Path) -> None:
+    """A torch variant would be exported, which may take minutes."""
+    models = {name: write_model(tmp_path / f"{name}.onnx") for name in ("net", "other")}
+    space = write_space(tmp_path, models)
+    models["other"].write_bytes(b"no model")
+
+    found = sensitivity_of(
+        space,
+        place_at(tmp_path / "trifront", None),
+        LayerQuestion(variant="net", precision=Precision.INT8),
+        on_layer=lambda _done, _total: None,
+    )
+
+    assert len(found.layers) == 2

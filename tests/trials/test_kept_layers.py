@@ -1,9 +1,11 @@
 """Layers that stay in fp32: in the file of every precision, and as the axis ``keep_layers``."""
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,8 +16,11 @@ from real_spaces import bench_in, point, write_model, write_space
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.rules import rule_from_text
+from search_spaces.space import Preprocessing
+from trials.backend import Tensors
 from trials.bench import Bench
 from trials.capabilities import engines_of
+from trials.data.dataset import Split
 from trials.errors import UnsupportedError
 from trials.models.fidelity import signal_to_noise_db
 from trials.models.layers import PRODUCTS
@@ -125,6 +130,117 @@ def test_pair_stays_for_the_product_that_is_not_kept(
     assert [makers.get(node.input[0]) for node in products] == [None, "DequantizeLinear"]
 
 
+@pytest.mark.parametrize("precision", LOWERED)
+@pytest.mark.parametrize("place", [0, 1])
+def test_weights_that_a_lowered_and_a_kept_product_share_are_there_for_both(
+    write_model: Callable[..., Path], precision: Precision, place: int
+) -> None:
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["x", "tied"], ["h"]),
+        helper.make_node("MatMul", ["h", "tied"], ["y"]),
+    ]
+    path = write_model(
+        nodes,
+        inputs={"x": ("n", 8)},
+        outputs={"y": ("n", 8)},
+        weights={"tied": random.standard_normal((8, 8)).astype(np.float32)},
+    )
+    calibration = [{"x": random.standard_normal((16, 8)).astype(np.float32)}]
+    opened = OpenedLowering(path, precision, calibration=calibration)
+
+    model = opened.keeping([opened.layers[place].name])
+
+    onnx.checker.check_model(model, full_check=True)
+    old = Rehearsal(onnx.load_model(path)).answers(calibration)
+    assert 12 < signal_to_noise_db(Rehearsal(model).answers(calibration), old) < math.inf
+
+
+@pytest.mark.parametrize("scaled", [{"alpha": 0.5}, {"beta": 2.0}, {"transA": 1}, {}])
+def test_each_layer_that_is_kept_changes_the_file_of_dynamic_int8(
+    write_model: Callable[..., Path], scaled: dict[str, Any]
+) -> None:
+    """ONNX Runtime quantizes a Gemm only where it is a MatMul and an Add."""
+    weights = {name: np.eye(4, dtype=np.float32) for name in ("v", "w")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["h"]),
+        helper.make_node("Gemm", ["h", "w", "bias"], ["y"], **scaled),
+    ]
+    path = write_model(
+        nodes,
+        inputs={"x": (4, 4)},
+        outputs={"y": (4, 4)},
+        weights={**weights, "bias": np.ones(4, np.float32)},
+    )
+
+    opened = OpenedLowering(path, Precision.INT8_DYNAMIC, calibration=[])
+
+    assert len(opened.layers) == (1 if scaled else 2)
+    without = {opened.keeping([one.name]).SerializeToString() for one in opened.layers}
+    assert len(without - {opened.keeping([]).SerializeToString()}) == len(opened.layers)
+
+
+@pytest.fixture
+def branching(write_model: Callable[..., Path]) -> Path:
+    """Two products with an If between, whose branches read constants and the first answer."""
+    random = np.random.default_rng(0)
+    drawn = {name: random.standard_normal((16, 16)).astype(np.float32) for name in ("v", "w")}
+    shifts = {name: random.standard_normal(16).astype(np.float32) for name in ("up", "down")}
+    branches = {
+        branch: helper.make_graph(
+            [helper.make_node("Add", ["h", shift], [branch])],
+            *(branch, []),
+            [helper.make_tensor_value_info(branch, TensorProto.FLOAT, ("n", 16))],
+        )
+        for branch, shift in (("then_branch", "up"), ("else_branch", "down"))
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["h"]),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "zero"], ["many"]),
+        helper.make_node("If", ["many"], ["b"], **branches),
+        helper.make_node("MatMul", ["b", "v"], ["y"]),
+    ]
+    return write_model(
+        nodes,
+        inputs={"x": ("n", 16)},
+        outputs={"y": ("n", 16)},
+        weights={**drawn, **shifts, "zero": np.zeros((), np.float32)},
+    )
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8, Precision.INT4])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_what_only_branches_of_a_model_read_is_still_there(
+    branching: Path, precision: Precision, kept: int
+) -> None:
+    asked = [{"x": np.random.default_rng(1).standard_normal((16, 16)).astype(np.float32)}]
+    opened = OpenedLowering(branching, precision, calibration=asked)
+
+    model = opened.keeping([layer.name for layer in opened.layers[:kept]])
+
+    onnx.checker.check_model(model, full_check=True)
+    old = Rehearsal(onnx.load_model(branching)).answers(asked)
+    assert signal_to_noise_db(Rehearsal(model).answers(asked), old) > 12
+
+
+def test_layer_without_a_name_gets_none_that_a_later_one_has(
+    write_model: Callable[..., Path],
+) -> None:
+    weights = {name: np.eye(4, dtype=np.float32) for name in ("v", "w")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["h"]),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="MatMul_0"),
+    ]
+    path = write_model(nodes, inputs={"x": ("n", 4)}, outputs={"y": ("n", 4)}, weights=weights)
+
+    layers = OpenedLowering(path, Precision.FP16, calibration=[]).layers
+
+    assert len({layer.name for layer in layers}) == 2
+    assert layers[1].name == "MatMul_0"
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return bench_in(tmp_path, write_space(tmp_path))
@@ -214,8 +330,30 @@ def test_kept_layers_have_engines_of_their_own(bench: Bench) -> None:
     assert [dict(each.options)["keep_layers"] for each in wanted] == [0, 1]
 
 
-def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None:
-    """Weights of 1e-9 are below what fp16 can hold, so that nothing is left of the answers."""
+@dataclass(frozen=True)
+class WatchedSplit(Split):
+    """A split that notes how many samples were asked for at a time."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def samples(
+        self, indices: Sequence[int] | NDArray[np.intp], preprocessing: Preprocessing
+    ) -> Tensors:
+        self.asked.append(len(indices))
+        return Split.samples(self, indices, preprocessing)
+
+
+def watched(bench: Bench) -> tuple[Bench, WatchedSplit]:
+    """Open a bench once more, with its calibration split under watch."""
+    split = bench.dataset.calibration
+    assert split is not None
+    seen = WatchedSplit(**{one.name: getattr(split, one.name) for one in fields(Split)})
+    dataset = replace(bench.dataset, calibration=seen)
+    return Bench(bench.space, bench.store, backend=bench.backend, dataset=dataset), seen
+
+
+def ruined_in_fp16(tmp_path: Path) -> Path:
+    """Write weights of 1e-9, below what fp16 can hold: nothing is left of the answers."""
     path = write_model(tmp_path / "tiny.onnx")
     model = onnx.load_model(path)
     for tensor in model.graph.initializer:
@@ -223,10 +361,28 @@ def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None
             small = numpy_helper.to_array(tensor) * np.float32(1e-9)
             tensor.CopyFrom(numpy_helper.from_array(small, tensor.name))
     onnx.save_model(model, path)
-    bench = bench_in(tmp_path, write_space(tmp_path, {"net": path}))
+    return path
+
+
+def test_conversion_that_ruins_the_answers_is_infeasible(tmp_path: Path) -> None:
+    bench = bench_in(tmp_path, write_space(tmp_path, {"net": ruined_in_fp16(tmp_path)}))
 
     with pytest.raises(UnsupportedError, match=r"tiny\.onnx: in fp16 its answers to 40 samples"):
         bench.prepare(point(precision=Precision.FP16))
+
+
+def test_conversion_that_was_refused_is_refused_again_without_making_it(tmp_path: Path) -> None:
+    space = write_space(tmp_path, {"net": ruined_in_fp16(tmp_path)})
+    bench, calibration = watched(bench_in(tmp_path, space))
+    with pytest.raises(UnsupportedError) as first:
+        bench.prepare(point(precision=Precision.FP16))
+    asked = len(calibration.asked)
+
+    with pytest.raises(UnsupportedError) as again:
+        bench.prepare(point(precision=Precision.FP16, batch_size=4))
+
+    assert str(again.value) == str(first.value)
+    assert len(calibration.asked) == asked > 0
 
 
 @pytest.mark.parametrize("precision", [*LOWERED, Precision.INT4])
@@ -260,3 +416,27 @@ def test_model_that_takes_single_samples_alone_is_still_converted(
     bench = bench_in(tmp_path, write_space(tmp_path, {"net": path}))
 
     assert bench.prepare(point(precision=Precision.FP16)).model.size_bytes > 0
+
+
+CALIBRATING = 32  # samples a call, unlike the calls that score or check
+
+
+def test_layers_are_calibrated_once_for_all_numbers_of_kept_ones(bench: Bench) -> None:
+    again, calibration = watched(bench)
+
+    for count in (0, 1):
+        again.prepare(keeping(count))
+
+    assert calibration.asked.count(CALIBRATING) == 1
+
+
+def test_nothing_is_calibrated_where_models_and_effects_are_stored(bench: Bench) -> None:
+    for count in (0, 1):
+        bench.prepare(keeping(count))
+    again, calibration = watched(bench)
+
+    for count in (0, 1):
+        again.prepare(keeping(count))
+
+    assert again.layers("net", Precision.INT8) == bench.layers("net", Precision.INT8)
+    assert calibration.asked == []

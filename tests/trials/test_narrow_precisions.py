@@ -235,6 +235,16 @@ def test_ratio_of_signal_to_noise_is_in_decibels() -> None:
     assert signal_to_noise_db({"y": np.full((4, 2), np.nan)}, old) == -np.inf
 
 
+def test_output_without_signal_says_nothing_of_noise() -> None:
+    """A head that is masked, or answers zero to these samples, is no reason to refuse a model."""
+    old = {"logits": np.ones((2, 3), np.float32), "masked": np.zeros((2, 3), np.float32)}
+    new = {"logits": old["logits"] * np.float32(1.1), "masked": old["masked"] + np.float32(1e-6)}
+
+    assert signal_to_noise_db(new, old) == pytest.approx(20, abs=1e-3)
+    new["masked"][0] = np.nan
+    assert signal_to_noise_db(new, old) == -np.inf
+
+
 def test_answers_of_another_shape_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="where the original answers"):
         signal_to_noise_db({"y": np.ones((4, 3))}, {"y": np.ones((4, 2))})

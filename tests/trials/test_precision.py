@@ -135,6 +135,27 @@ def test_int8_puts_nothing_between_a_convolution_and_its_activation(
     assert readers == ["Relu"]
 
 
+def test_constant_of_an_operator_that_has_no_bf16_stays_in_fp32_for_it(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """ONNX has no Einsum of bf16; the product before it reads the same constant in bf16."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "shared"], ["h"]),
+        helper.make_node("Einsum", ["h", "shared"], ["y"], equation="ij,jk->ik"),
+    ]
+    model = write_model(
+        nodes,
+        inputs={"x": ("n", 4)},
+        outputs={"y": ("n", 4)},
+        weights={"shared": np.eye(4, dtype=np.float32)},
+        opset=22,
+    )
+
+    convert(model, Precision.BF16, tmp_path / "out", calibration=[])
+
+    onnx.checker.check_model(tmp_path / "out", full_check=True)
+
+
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP8])
 def test_calibrated_precision_without_samples_is_refused(
     residual_model: Path, tmp_path: Path, precision: Precision

@@ -50,6 +50,28 @@ def test_loss_that_may_be_chance_does_not_count() -> None:
     assert order(effect("chance", 30, won=4, lost=6), effect("loud", 20)) == ["loud", "chance"]
 
 
+def test_loss_that_is_certain_alone_need_not_be_among_many_layers() -> None:
+    """Of 20 layers that cost nothing, one is expected below 5 %."""
+    lucky = effect("lucky", 40, lost=6)
+    others = [effect(f"layer-{number}", 20 + number) for number in range(19)]
+
+    [alone] = ranked([lucky])
+    together = ranked([lucky, *others])
+
+    assert alone.is_certain_loss
+    assert [one.layer for one in together if one.is_certain_loss] == []
+    assert together[-1].layer == "lucky"
+
+
+def test_certain_losses_of_many_layers_are_still_found() -> None:
+    others = [effect(f"layer-{number}", 20 + number) for number in range(19)]
+
+    found = ranked([*others, effect("costly", 60, lost=20)])
+
+    assert [one.layer for one in found if one.is_certain_loss] == ["costly"]
+    assert found[0].layer == "costly"
+
+
 def test_larger_certain_loss_comes_first() -> None:
     assert order(effect("less", 5, lost=20), effect("more", 30, lost=40)) == ["more", "less"]
 

@@ -100,11 +100,10 @@ class TorchBackend:
         else:
             older = f"{card.name} is older than compute capability 8.0, which it needs"
             refusals += [(Precision.BF16, older), (Precision.TF32, older)]
-        serving = (_THREADS,) if card is None else (_CUDA_GRAPH, _TRANSFERS)
         return Capabilities(
             precisions=tuple(precisions),
             refusals=tuple(refusals),
-            options=(_mode_option(), *serving),
+            options=options_of(is_gpu=card is not None, compiles=has_compiler()),
             batch_fixing=tuple(("mode", mode.value) for mode in (Mode.COMPILE, Mode.AOT)),
             model_form=ModelForm.PROGRAM,
         )
@@ -207,10 +206,16 @@ def has_compiler() -> bool:
     return any(shutil.which(each) for each in ([named] if named else _COMPILERS))
 
 
-def _mode_option() -> Option:
+def options_of(*, is_gpu: bool, compiles: bool) -> tuple[Option, ...]:
+    """Return the options that are honoured on a device, with a C++ compiler or without."""
+    serving = (_CUDA_GRAPH, _TRANSFERS) if is_gpu else (_THREADS,)
+    return (_mode_option(compiles=compiles), *serving)
+
+
+def _mode_option(*, compiles: bool) -> Option:
     modes: tuple[Scalar, ...] = (Mode.EAGER.value,)
     help_text = "operators one by one; compile and aot need a C++ compiler, as g++, on the PATH"
-    if has_compiler():
+    if compiles:
         modes = tuple(mode.value for mode in Mode)
         help_text = "operators one by one, compiled when loaded, or compiled beforehand"
     return Option(name="mode", scope=Scope.ENGINE, default="eager", choices=modes, help=help_text)

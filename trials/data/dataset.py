@@ -26,6 +26,8 @@ from trials.data.preprocessing import check_range, check_types, preprocessed, sh
 from trials.errors import DataError
 
 SplitName: TypeAlias = Literal["calibration", "search", "report"]
+LayerSplit: TypeAlias = Literal["calibration", "search"]
+"""Splits that layers are ranked on; ``report`` is opened for the members of a front alone."""
 
 SPLITS: tuple[str, ...] = get_args(SplitName)
 SYNTHETIC_CLASSES = 10

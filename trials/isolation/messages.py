@@ -15,7 +15,7 @@ from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import MeasuringPlan, SearchSpace
 
 if TYPE_CHECKING:
-    from trials.data.dataset import SplitName
+    from trials.data.dataset import LayerSplit
     from trials.references import Wanted
 
 
@@ -60,7 +60,7 @@ class LayerQuestion:
     variant: str
     precision: Precision
     layer: str = ""
-    split: "SplitName" = "calibration"
+    split: "LayerSplit" = "calibration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

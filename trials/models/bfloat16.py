@@ -131,8 +131,8 @@ class _Typing:
         if known is not None:
             return known
         narrow = (name, self._narrow) in self._names
-        if kind == self._float and not narrow:
-            return name
+        if kind == self._float and (not narrow or name in self._constants):
+            return name  # constants stay beside what is made of them, as long as they are read
         if name in self._constants:
             import ml_dtypes
 

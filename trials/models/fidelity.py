@@ -36,6 +36,8 @@ LEAST_DB: Mapping[Precision, float] = {
 def signal_to_noise_db(new: Tensors, old: Tensors) -> float:
     """Return the worst ratio among the floating outputs, infinite where nothing differs.
 
+    An output that is zero throughout in the original has no signal, and says nothing.
+
     Args:
         new: Arrays of shape ``(samples, …)`` by output name; likewise ``old``.
         old: The signal, finite.
@@ -94,6 +96,4 @@ def _ratio_db(new: Floats, old: Floats) -> float:
     if not np.isfinite(new).all():
         return -math.inf
     noise, signal = float(np.square(new - old).sum()), float(np.square(old).sum())
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 and noise > 0 else math.inf

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trials.models.onnx_graph import names_read
+
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
@@ -97,7 +99,7 @@ class GraphEdit:
         graph = self.model.graph
         del graph.node[:]
         graph.node.extend(self.nodes)
-        read = {name for node in graph.node for name in node.input}
+        read = {name for node in graph.node for name in names_read(node)}
         read |= {value.name for value in graph.output}
         kept: list[TensorProto] = [one for one in graph.initializer if one.name in read]
         del graph.initializer[:]

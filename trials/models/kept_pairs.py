@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from trials.models.layers import PRODUCTS
+from trials.models.onnx_graph import names_read
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -93,7 +94,7 @@ def _remove_unread(model: "ModelProto") -> None:
     for node in reversed(graph.node):
         if not wanted.isdisjoint(node.output):
             nodes.append(node)
-            wanted.update(node.input)
+            wanted.update(names_read(node))
     constants = [tensor for tensor in graph.initializer if tensor.name in wanted]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(nodes))

@@ -54,11 +54,15 @@ def weighted(products: Iterable[Product], operators: Iterable[str] = PRODUCTS) -
 
 def name_nodes(model: "ModelProto") -> None:
     """Give every node a name of its own; those that have one keep it."""
-    taken: set[str] = set()
+    given = {node.name for node in model.graph.node}
+    seen: set[str] = set()
     for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
+        if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
-        taken.add(node.name)
+            while node.name in given:
+                node.name += "_"
+            given.add(node.name)
+        seen.add(node.name)
 
 
 def reduction_axis(node: "NodeProto", rank: int) -> int:

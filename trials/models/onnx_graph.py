@@ -23,6 +23,16 @@ def graphs(graph: "GraphProto") -> Iterator["GraphProto"]:
                     yield from graphs(inner)
 
 
+def names_read(node: "NodeProto") -> Iterator[str]:
+    """Yield the tensors that a node reads, and those of the bodies of its control flow."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in body.output)
+            for inner in body.node:
+                yield from names_read(inner)
+
+
 def nodes(model: "ModelProto") -> Iterator["NodeProto"]:
     """Yield the nodes of all graphs and local functions."""
     for graph in graphs(model.graph):

@@ -27,7 +27,7 @@ from trials.models.recipes import CALIBRATED, RECIPES, Lowering
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_RECIPE = "1"  # raise it when a recipe changes: kept conversions are made anew
+_RECIPE = "2"  # raise it when a recipe changes: kept conversions are made anew
 _WARNING, _ERROR = 2, 3  # log severities of ONNX Runtime; the first is its default
 
 
@@ -73,18 +73,10 @@ def convert(
         UnsupportedError: The precision cannot be made of this model.
         MemoryLimitError: Converting needs more memory than there is.
     """
-    import onnx
-
     if keeps_file(precision):
         _write_as_it_is(model, out)
         return
-    lowered = OpenedLowering(model, precision, calibration=calibration).keeping(kept)
-    with TemporaryDirectory(dir=out.parent, prefix=".convert-") as folder:
-        made = Path(folder) / "converted.onnx"
-        with explained(model, precision):
-            onnx.save_model(lowered, made)
-            onnx.checker.check_model(made)
-        made.replace(out)
+    OpenedLowering(model, precision, calibration=calibration).write(out, kept)
 
 
 class OpenedLowering:
@@ -131,6 +123,25 @@ class OpenedLowering:
         assert not unknown, f"no layers of the model: {unknown}"
         with explained(self._model, self._precision), _silenced():
             return self._lowering.keeping(kept)
+
+    def write(self, out: Path, kept: Collection[str]) -> None:
+        """Write the lowered model with some layers kept in fp32; complete or not at all.
+
+        Raises:
+            UnsupportedError: It cannot be made.
+            MemoryLimitError: It needs more memory than there is.
+        """
+        import onnx
+
+        lowered = self.keeping(kept)
+        with TemporaryDirectory(dir=out.parent, prefix=".convert-") as folder:
+            made = Path(folder) / "converted.onnx"
+            with explained(self._model, self._precision):
+                # types alone: a shape that the original declares wrongly is not the converter's
+                onnx.shape_inference.infer_shapes(lowered, check_type=True)
+                onnx.save_model(lowered, made)
+                onnx.checker.check_model(made)
+            made.replace(out)
 
 
 def _write_as_it_is(model: Path, out: Path) -> None:

@@ -34,7 +34,7 @@ from trials.models.onnx_graph import drop_unused_domains
 from trials.models.simplified import float_model, simplified_model
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,9 @@ def _int8_dynamic(model: Path, scratch: Path, _: Sequence[Tensors]) -> Lowering:
         drop_unused_domains(lowered)
         return lowered
 
-    return Lowering(layers=tuple(weighted(products_of(simplified))), keeping=keeping)
+    untouched = {node.name for node in simplified.graph.node if _is_scaled_gemm(node)}
+    layers = [one for one in weighted(products_of(simplified)) if one.name not in untouched]
+    return Lowering(layers=tuple(layers), keeping=keeping)
 
 
 def _fp8(model: Path, scratch: Path, calibration: Sequence[Tensors]) -> Lowering:
@@ -193,6 +195,17 @@ RECIPES: Mapping[Precision, Recipe] = {
 
 CALIBRATED = (Precision.INT8, Precision.FP8)
 """Those whose activations have scales that samples set."""
+
+
+def _is_scaled_gemm(node: "NodeProto") -> bool:
+    """Tell whether a node is a Gemm that is no MatMul and an Add; ONNX Runtime leaves those."""
+    from onnx import helper
+
+    if node.op_type != "Gemm":
+        return False
+    given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+    return any(given.get(name, value) != value for name, value in plain.items())
 
 
 def _other_additions(model: "ModelProto") -> list[str]:

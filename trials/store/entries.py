@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from trials.disk import sync
 
-Kind: TypeAlias = Literal["model", "engine", "quality", "inspection", "sensitivity"]
+Kind: TypeAlias = Literal["model", "engine", "quality", "inspection", "layers", "sensitivity"]
 
-KINDS: tuple[Kind, ...] = ("model", "engine", "quality", "inspection", "sensitivity")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 PAYLOAD = "payload"
 RECORD = "entry.json"
 FORMAT = 1  # part of every key: another layout or meaning of entries starts afresh
