@@ -264,14 +264,15 @@ def _refuse_unscored(completed: Completed, space: SearchSpace) -> None:
     """See that there is a number for all that is wanted; a model of few classes has no top five.
 
     Raises:
+        FaultError: The meters promised energy, and told none this time.
         DataError: There is not.
     """
     known = completed.metrics()
     for name in wanted_metrics(space):
         if name == ENERGY and name not in known:
-            raise DataError(
-                f"{space.source}: the GPU of '{completed.deployment}' did not tell its energy; "
-                f"take {name} out of objectives and constraints"
+            raise FaultError(
+                f"the energy counter of the GPU told no {name} of '{completed.deployment}'; if it "
+                f"stays so, raise measure.block_s or take {name} out of {space.source}"
             )
         if name == "peak_memory_mb" and completed.peak_memory_bytes is None:
             raise DataError(
