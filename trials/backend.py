@@ -350,6 +350,15 @@ class MetersEnergy(Protocol):
 
 
 @runtime_checkable
+class TellsSomeMemory(Protocol):
+    """A backend that cannot tell the memory of every deployment. Others tell it always."""
+
+    def why_no_peak_memory(self, deployment: Deployment) -> str:
+        """Say why ``peak_memory`` tells nothing of a deployment here; empty where it does."""
+        ...
+
+
+@runtime_checkable
 class RewritesModels(Protocol):
     """A backend that says a model otherwise before it builds, for speed and not for meaning."""
 
@@ -474,7 +483,8 @@ class Backend(Protocol):
             deadline_s: After which it is given up, seconds.
 
         Returns:
-            Bytes, > 0; None where the backend cannot tell, and then there is no such metric.
+            Bytes, > 0; None where ``why_no_peak_memory`` says why, and then there is no such
+            metric.
 
         Raises:
             UnsupportedError: The engine does not take inputs of this shape.

@@ -15,6 +15,7 @@ from ort_gpu_fake import OrtOnGpu, ort_on_gpu, plugin_named
 from real_spaces import bench_in, point, write_space
 
 from search_spaces.deployment import Deployment, Precision, Scalar
+from search_spaces.files import space_from_yaml
 from search_spaces.space import Objective, metric_named
 from trials.backend import EngineSpec, Option, RunsOnGpu
 from trials.backends.ort import OrtBackend
@@ -411,6 +412,22 @@ def test_trial_on_a_gpu_tells_all_but_memory(tmp_path: Path, transfers: str) -> 
     assert outcome.quality is not None
     assert outcome.speed.requests > 0
     assert dict(outcome.environment.facts)["provider.gpu"] == "NVIDIA H100"
+
+
+def test_bound_on_memory_is_refused_before_any_trial_where_a_provider_runs_on_a_gpu(
+    tmp_path: Path,
+) -> None:
+    """The first trial there would be measured in full, and then the search would end."""
+    plain = bench_in(tmp_path, write_space(tmp_path))
+    path = tmp_path / "real.yaml"
+    path.write_text(
+        path.read_text().replace("axes:\n", "axes:\n  provider: [cpu, cuda]\n")
+        + 'constraints: ["peak_memory_mb <= 100"]\n'
+    )
+    bench = Bench(space_from_yaml(path), plain.store, backend=ort_on_gpu(), dataset=plain.dataset)
+
+    with pytest.raises(UnsupportedError, match=r"no peak_memory_mb of .*provider=cuda"):
+        bench.check_meters()
 
 
 class Metered(OrtBackend):

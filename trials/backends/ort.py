@@ -41,6 +41,7 @@ from trials.errors import FaultError, UnsupportedError
 from trials.inspection import BuildLog, Layer, build_log
 from trials.machine.cpu import cpu_identity
 from trials.machine.nvml import why_no_energy
+from trials.measuring.memory import why_untold
 
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
 _RECIPE = "1"  # to be raised when the same spec builds another graph
@@ -115,7 +116,12 @@ class OrtBackend:
         Facts of a GPU are called ``provider.…`` and belong to the engines of its providers.
         """
         of_gpu = ((f"provider.{name}", value) for name, value in self._providers.facts)
-        return (*cpu_identity(), ("onnxruntime", _version()), *of_gpu, ("recipe", _RECIPE))
+        return (
+            *cpu_identity(),
+            ("onnxruntime", _version()),
+            *of_gpu,
+            ("recipe", _RECIPE),
+        )
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Optimize the graph in a session of its own and save it.
@@ -201,6 +207,13 @@ class OrtBackend:
         if provider_of(deployment.options) is not Provider.CPU:
             return None
         return peak_memory(plan, deployment, batch, deadline_s=deadline_s)
+
+    def why_no_peak_memory(self, deployment: Deployment) -> str:
+        """Say why it is not told: on a GPU never, on the CPU where the kernel is silent."""
+        provider = provider_of(deployment.options)
+        if provider is Provider.CPU:
+            return why_untold()
+        return f"ONNX Runtime does not say what provider {provider} holds of the GPU's memory"
 
     def why_no_energy(self, deployment: Deployment) -> str:
         """Say why energy is not told: never on the CPU, on a GPU where it has no counter."""

@@ -33,6 +33,7 @@ from trials.backends.torch_plan import (
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
 from trials.machine.cpu import cpu_identity
+from trials.measuring.memory import why_untold
 from trials.models.signature import PlainSignature
 from trials.models.torch_program import quiet
 
@@ -176,6 +177,11 @@ class TorchBackend:
             return resident_memory(plan, deployment, batch, deadline_s=deadline_s)
         load = partial(self.load, plan, deployment)
         return device_memory(card.cuda, load, batch, concurrency=deployment.concurrency)
+
+    def why_no_peak_memory(self, deployment: Deployment) -> str:
+        """Say why it is not told: on the CPU where the kernel is silent."""
+        del deployment
+        return why_untold() if self._card() is None else ""
 
     def _card(self) -> Card | None:
         self._require()
