@@ -9,7 +9,6 @@ is kept and served on a GPU is told in ``ort_gpu``.
 """
 
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from search_spaces.deployment import Deployment, Precision
@@ -41,6 +40,7 @@ from trials.errors import FaultError, UnsupportedError
 from trials.inspection import BuildLog, Layer, build_log
 from trials.machine.cpu import cpu_identity
 from trials.machine.nvml import why_no_energy
+from trials.machine.packages import onnxruntime_version
 from trials.measuring.memory import why_untold
 
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
@@ -118,7 +118,7 @@ class OrtBackend:
         of_gpu = ((f"provider.{name}", value) for name, value in self._providers.facts)
         return (
             *cpu_identity(),
-            ("onnxruntime", _version()),
+            ("onnxruntime", onnxruntime_version()),
             *of_gpu,
             ("recipe", _RECIPE),
         )
@@ -272,11 +272,3 @@ def _refuse_precision(spec: EngineSpec) -> None:
     if precision not in _CAPABILITIES.precisions:
         reason = dict(_CAPABILITIES.refusals)[precision]
         raise UnsupportedError(f"ort does not build {precision}: {reason}; use fp32 or int8")
-
-
-def _version() -> str:
-    """Return the version of the library, whichever of its packages brought it."""
-    try:
-        return version("onnxruntime")
-    except PackageNotFoundError:
-        return version("onnxruntime-gpu")
