@@ -293,18 +293,26 @@ class RequestQueue(Protocol):
 
 
 @runtime_checkable
-class QueuesRequests(Protocol):
-    """An engine on a device: its requests are sent and waited for apart."""
+class StatesTransfers(Protocol):
+    """An engine that may run on a device, whose records say what a request there consists of."""
 
     @property
-    def transfers(self) -> str:
-        """Whether copies between host and device are part of a request: include, exclude."""
+    def transfers(self) -> str | None:
+        """Whether copies between host and device are part of a request: include, exclude.
+
+        None where it runs on no device.
+        """
         ...
 
     @property
     def uses_graphs(self) -> bool:
         """Whether a request is one launch of a CUDA graph."""
         ...
+
+
+@runtime_checkable
+class QueuesRequests(Protocol):
+    """An engine on a device: its requests are sent and waited for apart."""
 
     def queue(self, batches: Sequence[Tensors]) -> AbstractContextManager[RequestQueue]:
         """Bind one request per batch for one execution context; as ``Engine.lane`` otherwise."""

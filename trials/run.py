@@ -14,7 +14,7 @@ from typing import Literal
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
-from trials.backend import Engine, EngineSpec, QueuesRequests, Tensors
+from trials.backend import Engine, EngineSpec, StatesTransfers, Tensors
 from trials.bench import Bench, OnProgress, Prepared, ignore_progress
 from trials.capabilities import ENERGY, wanted_metrics
 from trials.data.dataset import Split, request_batches
@@ -180,7 +180,7 @@ def _completed(
 
 
 def _on_device(engine: Engine, driven: Driven) -> OnDevice | None:
-    if not isinstance(engine, QueuesRequests):
+    if not isinstance(engine, StatesTransfers) or engine.transfers is None:
         return None
     return OnDevice(
         transfers=engine.transfers, uses_graphs=engine.uses_graphs, timing=driven.timing

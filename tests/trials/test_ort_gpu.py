@@ -26,6 +26,7 @@ from trials.bench import Bench
 from trials.capabilities import batch_in_engine, engine_spec
 from trials.errors import FaultError, UnsupportedError
 from trials.machine.nvml import Card, why_no_energy
+from trials.measurement import OnDevice
 from trials.outcome import Completed, Failed, Infeasible
 from trials.run import run_trial
 
@@ -409,6 +410,7 @@ def test_trial_on_a_gpu_tells_all_but_memory(tmp_path: Path, transfers: str) -> 
     assert isinstance(outcome, Completed), outcome
     assert outcome.peak_memory_bytes is None
     assert "peak_memory_mb" not in outcome.metrics()
+    assert outcome.on_device == OnDevice(transfers=transfers, uses_graphs=False)
     assert outcome.quality is not None
     assert outcome.speed.requests > 0
     assert dict(outcome.environment.facts)["provider.gpu"] == "NVIDIA H100"

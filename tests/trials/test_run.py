@@ -39,6 +39,7 @@ def test_completed_trial_says_everything(tmp_path: Path) -> None:
     assert {block.batch_size for block in outcome.blocks} == {4}
     assert outcome.quality is not None
     assert outcome.quality.calibration is not None
+    assert outcome.on_device is None  # there is none
     assert "onnxruntime" in dict(outcome.environment.facts)
     assert all(estimate.value >= 0 for estimate in outcome.metrics().values())
 

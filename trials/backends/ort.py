@@ -23,12 +23,9 @@ from trials.backend import (
 from trials.backends.ort_engine import OrtEngine, refuse_types
 from trials.backends.ort_errors import mapped
 from trials.backends.ort_gpu import (
-    EXCLUDE,
-    INCLUDE,
     build_on_gpu,
     load_on_gpu,
     provider_of,
-    transfers_of,
 )
 from trials.backends.ort_layers import layers_of
 from trials.backends.ort_log import INFO, overheard
@@ -42,7 +39,9 @@ from trials.machine.cpu import cpu_identity
 from trials.machine.nvml import why_no_energy
 from trials.machine.packages import onnxruntime_version
 from trials.measuring.memory import why_untold
+from trials.serving_options import TRANSFERS, Transfers, transfers_of
 
+_NO_TRANSFERS = (Transfers.EXCLUDE.value, "the CPU has no transfers to leave out")
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
 _RECIPE = "1"  # to be raised when the same spec builds another graph
 _CAPABILITIES = Capabilities(
@@ -180,10 +179,10 @@ class OrtBackend:
         """
         if provider_of(deployment.options) is not Provider.CPU:
             return load_on_gpu(plan, deployment, self._providers)
-        if transfers_of(deployment) != INCLUDE:
+        if transfers_of(dict(deployment.options)) is not Transfers.INCLUDE:
             raise UnsupportedError(
                 "the CPU has no transfers to leave out; add the rule provider != 'cpu' or "
-                f"transfers == '{INCLUDE}'"
+                f"transfers == '{Transfers.INCLUDE}'"
             )
         try:
             with mapped(f"loading an engine for {deployment}"):
@@ -254,14 +253,7 @@ def _gpu_options(providers: Providers) -> tuple[Option, ...]:
             is_tacit=True,
             help="who runs the operators; all of them, or the deployment is infeasible",
         ),
-        Option(
-            name="transfers",
-            scope=Scope.SERVING,
-            default=INCLUDE,
-            choices=(INCLUDE, EXCLUDE),
-            refusals=() if has_gpu else ((EXCLUDE, "the CPU has no transfers to leave out"),),
-            help="on a GPU, whether a request copies its inputs there and its outputs back",
-        ),
+        TRANSFERS if has_gpu else replace(TRANSFERS, refusals=(_NO_TRANSFERS,)),
     )
 
 

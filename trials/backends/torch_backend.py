@@ -33,9 +33,11 @@ from trials.backends.torch_plan import (
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
 from trials.machine.cpu import cpu_identity
+from trials.machine.nvml import why_no_energy
 from trials.measuring.memory import why_untold
 from trials.models.signature import PlainSignature
 from trials.models.torch_program import quiet
+from trials.serving_options import ON_GPU, Transfers, transfers_of, uses_cuda_graph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,20 +53,6 @@ _THREADS = Option(
     scope=Scope.SERVING,
     default=1,
     help="threads that work on one request; each request in flight has its own",
-)
-_CUDA_GRAPH = Option(
-    name="cuda_graph",
-    scope=Scope.SERVING,
-    default=False,
-    choices=(False, True),
-    help="replay each request as one CUDA graph instead of queueing its kernels one by one",
-)
-_TRANSFERS = Option(
-    name="transfers",
-    scope=Scope.SERVING,
-    default="include",
-    choices=("include", "exclude"),
-    help="whether a request copies its inputs to the GPU and its answers back",
 )
 
 
@@ -101,7 +89,7 @@ class TorchBackend:
         else:
             older = f"{card.name} is older than compute capability 8.0, which it needs"
             refusals += [(Precision.BF16, older), (Precision.TF32, older)]
-        serving = (_THREADS,) if card is None else (_CUDA_GRAPH, _TRANSFERS)
+        serving = (_THREADS,) if card is None else ON_GPU
         return Capabilities(
             precisions=tuple(precisions),
             refusals=tuple(refusals),
@@ -183,6 +171,13 @@ class TorchBackend:
         del deployment
         return why_untold() if self._card() is None else ""
 
+    def why_no_energy(self, deployment: Deployment) -> str:
+        """Say why energy is not told: never on the CPU, on a GPU where it has no counter."""
+        del deployment
+        if self._card() is None:
+            return "nothing meters the energy of a CPU here"
+        return why_no_energy()
+
     def _card(self) -> Card | None:
         self._require()
         return self._cards()
@@ -243,7 +238,7 @@ def _on_cpu(plan: Path, deployment: Deployment, *, threads: int) -> TorchEngine:
 
 def _on_card(plan: Path, deployment: Deployment, card: Card) -> TorchEngine:
     mode, options = mode_of(deployment.options), dict(deployment.options)
-    is_graphed = bool(options.get("cuda_graph", False))
+    is_graphed = uses_cuda_graph(options)
     tf32 = deployment.precision is Precision.TF32
     card.cuda.use_tf32(allowed=tf32)  # compilers look at it
     forward: Forward
@@ -261,9 +256,9 @@ def _on_card(plan: Path, deployment: Deployment, card: Card) -> TorchEngine:
         forward=_in_arithmetic(forward, card.cuda, tf32=tf32),
         inputs=signature.inputs,
         is_graphed=is_graphed,
-        with_transfers=options.get("transfers", "include") == "include",
+        with_transfers=transfers_of(options) is Transfers.INCLUDE,
     )
-    return TorchEngine(signature, CudaPlace(lanes=lanes, cuda=card.cuda))
+    return TorchEngine(signature, CudaPlace(lanes=lanes, cuda=card.cuda, meters=card.meters))
 
 
 def _compiled(body: "GraphModule", signature: PlainSignature, *, device: str) -> Forward:
