@@ -12,6 +12,7 @@ from search_spaces.deployment import Deployment
 from trials.backend import Request, Tensors, TensorSpec
 from trials.backends.trt_lane import Bound, Lane, Serving, Shapes, shapes_of
 from trials.backends.trt_library import Library
+from trials.backends.trt_options import refuse_idle
 from trials.backends.trt_runtime import Plan, plan_from_file
 from trials.devices.device import Device
 from trials.machine.gpu_source import GpuSource
@@ -31,10 +32,12 @@ def load_engine(
         deployment: How it is served.
 
     Raises:
-        UnsupportedError: A tensor is of a type that NumPy does not have.
+        UnsupportedError: A tensor is of a type that NumPy does not have, or an option that means
+            nothing to this engine.
         MemoryLimitError: It does not fit.
         FaultError: It cannot be read, is damaged, or was built for another version or GPU.
     """
+    refuse_idle(deployment.options)
     with device.current():
         return TrtEngine(device, plan_from_file(library, plan), serving_of(deployment))
 
