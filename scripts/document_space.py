@@ -24,7 +24,9 @@ from search_spaces.files import json_schema, space_from_yaml
 from search_spaces.metrics import METRICS
 from trials.backend import Option
 from trials.backends.catalog import backend_named
+from trials.backends.torch_backend import THREADS, mode_option
 from trials.backends.trt_options import options_of
+from trials.serving_options import ON_GPU
 
 PAGE = Path(__file__).parents[1] / "docs" / "formats" / "space.md"
 
@@ -65,7 +67,7 @@ objectives: {latency_p99_ms: minimize, throughput_sps: maximize, accuracy: maxim
 constraints: ["accuracy >= 0.9", "latency_p99_ms <= 15"]
 measure: {max_s: 5, seed: 0}
 """
-_BACKENDS = ("ort", "fake")  # those that can say here what they honour
+_BACKENDS = ("ort", "fake")  # those that say the same on every machine
 # (place in the file, name of the model in the schema)
 _SECTIONS = (
     ("The file", "SpaceDocument"),
@@ -240,6 +242,12 @@ def _options_of_backends() -> Iterator[tuple[str, Option]]:
     for option in dict.fromkeys((*rtx, *data_centre)):
         only = "" if option in data_centre else " for RTX alone"
         yield f"`tensorrt`{only if option in rtx else ' in the data centre alone'}", option
+    for option in ON_GPU:
+        yield "`tensorrt`", option
+    yield "`torch`", mode_option(can_compile=True)
+    yield "`torch` on the CPU", THREADS
+    for option in ON_GPU:
+        yield "`torch` on a GPU", option
 
 
 def _metrics() -> str:

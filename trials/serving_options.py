@@ -26,7 +26,7 @@ TRANSFERS = Option(
     scope=Scope.SERVING,
     default=Transfers.INCLUDE.value,
     choices=tuple(each.value for each in Transfers),
-    help="whether a request copies its inputs to the GPU and its outputs back; trtexec does not",
+    help="on a GPU, whether a request copies its inputs there and its outputs back",
 )
 ON_GPU = (CUDA_GRAPH, TRANSFERS)
 

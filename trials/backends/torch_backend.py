@@ -48,7 +48,7 @@ _AMPERE = 80  # compute capability from which GPUs multiply in bf16 and tf32
 _COMPILERS = ("g++", "clang++")
 _NO_QUANTIZER = "trifront does not quantize torch programs; use backend ort or tensorrt for it"
 _QUANTIZED = (Precision.INT8, Precision.INT8_DYNAMIC, Precision.FP8, Precision.INT4)
-_THREADS = Option(
+THREADS = Option(
     name="threads",
     scope=Scope.SERVING,
     default=1,
@@ -89,11 +89,11 @@ class TorchBackend:
         else:
             older = f"{card.name} is older than compute capability 8.0, which it needs"
             refusals += [(Precision.BF16, older), (Precision.TF32, older)]
-        serving = (_THREADS,) if card is None else ON_GPU
+        serving = (THREADS,) if card is None else ON_GPU
         return Capabilities(
             precisions=tuple(precisions),
             refusals=tuple(refusals),
-            options=(_mode_option(), *serving),
+            options=(mode_option(can_compile=has_compiler()), *serving),
             batch_fixing=tuple(("mode", mode.value) for mode in (Mode.COMPILE, Mode.AOT)),
             model_form=ModelForm.PROGRAM,
         )
@@ -208,10 +208,11 @@ def has_compiler() -> bool:
     return any(shutil.which(each) for each in ([named] if named else _COMPILERS))
 
 
-def _mode_option() -> Option:
+def mode_option(*, can_compile: bool) -> Option:
+    """Return the option ``mode``, of a machine with a C++ compiler or without one."""
     modes: tuple[Scalar, ...] = (Mode.EAGER.value,)
     help_text = "operators one by one; compile and aot need a C++ compiler, as g++, on the PATH"
-    if has_compiler():
+    if can_compile:
         modes = tuple(mode.value for mode in Mode)
         help_text = "operators one by one, compiled when loaded, or compiled beforehand"
     return Option(name="mode", scope=Scope.ENGINE, default="eager", choices=modes, help=help_text)
