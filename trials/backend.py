@@ -1,7 +1,7 @@
 """The seam: what trifront asks of an inference engine, whatever it is.
 
 A backend turns a model file into an engine and runs it: an ONNX file, or for ``torch`` a program
-of ``torch.export``. ``ort`` (ONNX Runtime on the CPU), ``torch`` and ``tensorrt`` run models,
+of ``torch.export``. ``ort`` (ONNX Runtime), ``torch`` and ``tensorrt`` run models,
 ``fake`` computes what one would do, for demos and tests. Implementations do not inherit from the
 protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
 
@@ -77,7 +77,7 @@ class Option:
 
     @property
     def honoured(self) -> tuple[Scalar, ...]:
-        """The choices that this machine honours; empty for any integer >= 1."""
+        """The choices that this machine honours; empty for any integer >= ``least``."""
         refused = [value for value, _ in self.refusals]
         return tuple(one for one in self.choices if one not in refused)
 

@@ -122,7 +122,7 @@ def engine_spec(
     Args:
         deployment: Its options of scope SERVING leave no trace.
         backend_name: Name of the backend.
-        model_digest: SHA-256 of the converted ONNX content.
+        model_digest: SHA-256 of the converted model file.
         capabilities: Those of the backend.
         environment: The backend's.
         largest_batch: The largest of the space; None for the deployment's own.

@@ -59,7 +59,7 @@ _CAPABILITIES = Capabilities(
             scope=Scope.ENGINE,
             default="all",
             choices=tuple(LEVELS),
-            help="how far the graph is fused and laid out for this CPU",
+            help="how far the graph is fused, and laid out for the device",
         ),
         Option(
             name="threads",
