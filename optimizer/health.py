@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -23,6 +22,7 @@ from trials.backends.trt_advice import advice
 from trials.errors import TrialError, UnsupportedError
 from trials.machine.environment import environment
 from trials.machine.nvml import Card, Load, cards, load_pynvml
+from trials.machine.packages import installed_version
 
 _NEEDED = ("numpy", "onnx", "onnxruntime", "optuna", "optuna-dashboard", "mlflow", "matplotlib")
 _EXTRAS = {
@@ -78,7 +78,7 @@ def findings_at(place: Place, *, mlflow: str | None) -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     for name in ("trifront", *_NEEDED):
-        found = _version(name)
+        found = installed_version(name)
         yield Finding(
             topic="packages",
             name=name,
@@ -87,7 +87,7 @@ def _packages() -> Iterator[Finding]:
             mend="pip install --force-reinstall trifront" if found is None else "",
         )
     for name, (extra, purpose) in _EXTRAS.items():
-        found = _version(name)
+        found = installed_version(name)
         yield Finding(
             topic="packages",
             name=name,
@@ -95,13 +95,6 @@ def _packages() -> Iterator[Finding]:
             detail=found or f"not installed; needed for {purpose}",
             mend=f"pip install 'trifront[{extra}]'" if found is None else "",
         )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _backends() -> Iterator[Finding]:

@@ -30,7 +30,8 @@ from trials.disk import sync, write_new
 from trials.measurement import Block, BlockOnGpu, DeviceTimes, Stamps
 from trials.store.locks import locked
 
-BLOCKS_FORMAT = 1
+BLOCKS_FORMAT = 2
+_PLAIN_FORMAT = 1  # of blocks that no device and no GPU's meters were part of; still written
 STORE_LIMIT_BYTES = 10 * 1024**3  # beyond it the least recently used entries go
 
 _METADATA = b"trifront"
@@ -204,7 +205,7 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
         **_columns(_DEVICE_TIMES, [one.device for one in blocks]),
     }
     document = {
-        "format": BLOCKS_FORMAT,
+        "format": _format_of(blocks),
         "blocks": facts,
         "sha256": _digest(facts, columns.values()),
     }
@@ -212,6 +213,12 @@ def save_blocks(blocks: tuple[Block, ...], path: Path) -> None:
     buffer = BytesIO()
     parquet.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
+
+
+def _format_of(blocks: Sequence[Block]) -> int:
+    """Say what a reader must know; plain blocks are for older ones too."""
+    is_plain = all(one.gpu is None and one.device is None for one in blocks)
+    return _PLAIN_FORMAT if is_plain else BLOCKS_FORMAT
 
 
 def _facts_of(block: Block) -> dict[str, Any]:
@@ -275,9 +282,9 @@ def _blocks_in(path: Path) -> tuple[Block, ...]:
     table = parquet.read_table(path)
     document = json.loads((table.schema.metadata or {})[_METADATA])
     found = document["format"]
-    if found != BLOCKS_FORMAT:
+    if found not in (_PLAIN_FORMAT, BLOCKS_FORMAT):
         raise WorkspaceError(
-            f"{path} is of format {found}, this trifront reads {BLOCKS_FORMAT}",
+            f"{path} is of format {found}, this trifront reads up to {BLOCKS_FORMAT}",
             hint="read it with the trifront that wrote it",
         )
     columns = {name: table[name].to_numpy() for name in table.column_names}

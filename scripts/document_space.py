@@ -26,7 +26,7 @@ from search_spaces.metrics import METRICS
 from trials.backend import Option
 from trials.backends import torch_backend, trt_options
 from trials.backends.catalog import backend_named
-from trials.backends.trt_engine import SERVING_OPTIONS
+from trials.serving_options import ON_GPU
 
 PAGE = Path(__file__).parents[1] / "docs" / "formats" / "space.md"
 
@@ -71,12 +71,12 @@ _BACKENDS = ("ort", "fake")  # those that can say here what they honour
 # those that cannot, by where they run: what they honour there
 _SIDES: Mapping[str, Mapping[str, tuple[Option, ...]]] = {
     "torch": {
-        "on the CPU": torch_backend.options_of(is_gpu=False, compiles=True),
-        "on a GPU": torch_backend.options_of(is_gpu=True, compiles=True),
+        "on the CPU": torch_backend.options_of(is_gpu=False, can_compile=True),
+        "on a GPU": torch_backend.options_of(is_gpu=True, can_compile=True),
     },
     "tensorrt": {
-        "for RTX": (*trt_options.options_of(is_rtx=True), *SERVING_OPTIONS),
-        "in the data centre": (*trt_options.options_of(is_rtx=False), *SERVING_OPTIONS),
+        "for RTX": (*trt_options.options_of(is_rtx=True), *ON_GPU),
+        "in the data centre": (*trt_options.options_of(is_rtx=False), *ON_GPU),
     },
 }
 # (place in the file, name of the model in the schema)

@@ -21,13 +21,14 @@ from onnx import helper
 
 from search_spaces.deployment import Deployment, Precision
 from trials.backend import Capabilities, EngineSpec, Tensors
-from trials.backends.trt_engine import SERVING_OPTIONS, TrtEngine, load_engine, needed_bytes
+from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.backends.trt_layers import layers_from_inspector
 from trials.backends.trt_library import Library
 from trials.backends.trt_runtime import plan_from_file
 from trials.devices.fake import FakeDevice
 from trials.errors import FaultError, TrialError, UnsupportedError
 from trials.inspection import BuildLog, Layer, build_log
+from trials.serving_options import ON_GPU
 
 MAGIC = b"computed plan\n"
 _REFUSED = tuple(
@@ -324,7 +325,7 @@ class ComputedTensorRt:
         return Capabilities(
             precisions=(Precision.FP32,),
             refusals=_REFUSED,
-            options=SERVING_OPTIONS,
+            options=ON_GPU,
             batch_in_engine=True,
         )
 

@@ -1,7 +1,7 @@
 """The seam: what trifront asks of an inference engine, whatever it is.
 
 A backend turns a model file into an engine and runs it: an ONNX file, or for ``torch`` a program
-of ``torch.export``. ``ort`` (ONNX Runtime on the CPU), ``torch`` and ``tensorrt`` run models,
+of ``torch.export``. ``ort`` (ONNX Runtime), ``torch`` and ``tensorrt`` run models,
 ``fake`` computes what one would do, for demos and tests. Implementations do not inherit from the
 protocols; ``tests/trials/test_backend_contract.py`` holds every one of them to this text.
 
@@ -77,7 +77,7 @@ class Option:
 
     @property
     def honoured(self) -> tuple[Scalar, ...]:
-        """The choices that this machine honours; empty for any integer >= 1."""
+        """The choices that this machine honours; empty for any integer >= ``least``."""
         refused = [value for value, _ in self.refusals]
         return tuple(one for one in self.choices if one not in refused)
 
@@ -293,18 +293,26 @@ class RequestQueue(Protocol):
 
 
 @runtime_checkable
-class QueuesRequests(Protocol):
-    """An engine on a device: its requests are sent and waited for apart."""
+class StatesTransfers(Protocol):
+    """An engine that may run on a device, whose records say what a request there consists of."""
 
     @property
-    def transfers(self) -> str:
-        """Whether copies between host and device are part of a request: include, exclude."""
+    def transfers(self) -> str | None:
+        """Whether copies between host and device are part of a request: include, exclude.
+
+        None where it runs on no device.
+        """
         ...
 
     @property
     def uses_graphs(self) -> bool:
         """Whether a request is one launch of a CUDA graph."""
         ...
+
+
+@runtime_checkable
+class QueuesRequests(Protocol):
+    """An engine on a device: its requests are sent and waited for apart."""
 
     def queue(self, batches: Sequence[Tensors]) -> AbstractContextManager[RequestQueue]:
         """Bind one request per batch for one execution context; as ``Engine.lane`` otherwise."""
@@ -346,6 +354,15 @@ class MetersEnergy(Protocol):
 
     def why_no_energy(self, deployment: Deployment) -> str:
         """Say why the energy of a deployment cannot be told here; empty where it can."""
+        ...
+
+
+@runtime_checkable
+class TellsSomeMemory(Protocol):
+    """A backend that cannot tell the memory of every deployment. Others tell it always."""
+
+    def why_no_peak_memory(self, deployment: Deployment) -> str:
+        """Say why ``peak_memory`` tells nothing of a deployment here; empty where it does."""
         ...
 
 
@@ -474,7 +491,8 @@ class Backend(Protocol):
             deadline_s: After which it is given up, seconds.
 
         Returns:
-            Bytes, > 0; None where the backend cannot tell, and then there is no such metric.
+            Bytes, > 0; None where ``why_no_peak_memory`` says why, and then there is no such
+            metric.
 
         Raises:
             UnsupportedError: The engine does not take inputs of this shape.

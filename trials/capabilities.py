@@ -12,8 +12,17 @@ from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Preci
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
-from trials.backend import Backend, Capabilities, EngineSpec, MetersEnergy, Option, Scope
+from trials.backend import (
+    Backend,
+    Capabilities,
+    EngineSpec,
+    MetersEnergy,
+    Option,
+    Scope,
+    TellsSomeMemory,
+)
 from trials.errors import UnsupportedError
+from trials.outcome import MEMORY
 
 ENERGY = "energy_per_sample_mj"
 
@@ -43,24 +52,32 @@ def wanted_metrics(space: SearchSpace) -> tuple[str, ...]:
 
 
 def refuse_unmetered(space: SearchSpace, backend: Backend) -> None:
-    """Check that energy is metered for every deployment of a space that asks for it.
+    """Check that the energy and memory a space asks for are told of all its deployments.
 
     Raises:
-        UnsupportedError: It is not here; says why, and of which deployment.
+        UnsupportedError: They are not here; says why, and of which deployment.
     """
-    if ENERGY not in wanted_metrics(space):
-        return
-    for deployment in _kinds(space):
-        reason = (
-            backend.why_no_energy(deployment)
-            if isinstance(backend, MetersEnergy)
-            else f"backend {backend.name!r} runs where no energy is metered"
-        )
-        if reason:
-            raise UnsupportedError(
-                f"{space.source}: there is no {ENERGY} of '{deployment}': {reason}; take it out "
-                "of objectives and constraints"
-            )
+    meters = {ENERGY: _why_no_energy, MEMORY: _why_no_memory}
+    for name in (one for one in wanted_metrics(space) if one in meters):
+        for deployment in _kinds(space):
+            reason = meters[name](backend, deployment)
+            if reason:
+                raise UnsupportedError(
+                    f"{space.source}: there is no {name} of '{deployment}': {reason}; take it out "
+                    "of objectives and constraints"
+                )
+
+
+def _why_no_energy(backend: Backend, deployment: Deployment) -> str:
+    if not isinstance(backend, MetersEnergy):
+        return f"backend {backend.name!r} runs where no energy is metered"
+    return backend.why_no_energy(deployment)
+
+
+def _why_no_memory(backend: Backend, deployment: Deployment) -> str:
+    if not isinstance(backend, TellsSomeMemory):
+        return ""
+    return backend.why_no_peak_memory(deployment)
 
 
 def _kinds(space: SearchSpace) -> Iterator[Deployment]:
@@ -105,7 +122,7 @@ def engine_spec(
     Args:
         deployment: Its options of scope SERVING leave no trace.
         backend_name: Name of the backend.
-        model_digest: SHA-256 of the converted ONNX content.
+        model_digest: SHA-256 of the converted model file.
         capabilities: Those of the backend.
         environment: The backend's.
         largest_batch: The largest of the space; None for the deployment's own.

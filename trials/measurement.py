@@ -216,7 +216,7 @@ class OnDevice:
         transfers: Whether copies between host and device are part of a request: ``include``,
             ``exclude``.
         uses_graphs: A request is one launch of a CUDA graph.
-        timing: Under a closed loop alone.
+        timing: Of engines whose requests are sent and waited for apart, under a closed loop.
     """
 
     transfers: str

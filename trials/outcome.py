@@ -25,7 +25,7 @@ from trials.measurement import (
 )
 from trials.measuring.sentinel import Sighting
 
-_MEMORY = "peak_memory_mb"
+MEMORY = "peak_memory_mb"
 _ENERGY = "energy_per_sample_mj"
 _MS_PER_S = 1e3
 _MJ_PER_J = 1e3
@@ -83,7 +83,7 @@ class Completed:
             return latency.scaled(_MS_PER_S)
         if name in _COUNTED:
             return exact(_COUNTED[name](self))
-        if name == _MEMORY and self.peak_memory_bytes is not None:
+        if name == MEMORY and self.peak_memory_bytes is not None:
             return exact(self.peak_memory_bytes / _BYTES_PER_MB)
         if name == _ENERGY and self._energy is not None:
             return self._energy.scaled(_MJ_PER_J)
@@ -95,7 +95,7 @@ class Completed:
         """Return every metric that was measured."""
         names = [*_LATENCIES, "throughput_sps", *_COUNTED]
         if self.peak_memory_bytes is not None:
-            names.append(_MEMORY)
+            names.append(MEMORY)
         if self._energy is not None:
             names.append(_ENERGY)
         return {name: self.metric(name) for name in names} | self._scores()

@@ -14,7 +14,7 @@ from typing import Literal
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
-from trials.backend import Engine, EngineSpec, QueuesRequests, Tensors
+from trials.backend import Engine, EngineSpec, StatesTransfers, Tensors
 from trials.bench import Bench, OnProgress, Prepared, ignore_progress
 from trials.capabilities import ENERGY, wanted_metrics
 from trials.data.dataset import Split, request_batches
@@ -35,7 +35,7 @@ from trials.measurement import Costs, EngineRecord, OnDevice, Quality
 from trials.measuring.driving import drive_deployment
 from trials.measuring.load import Driven
 from trials.measuring.stopping import Question, misses
-from trials.outcome import Completed, Failed, Infeasible, Outcome
+from trials.outcome import MEMORY, Completed, Failed, Infeasible, Outcome
 from trials.scoring.quality_file import json_from_quality, quality_from_json
 from trials.scoring.scoring import RECIPE, score_engine
 
@@ -45,6 +45,7 @@ _SCORING_BATCH = 64  # samples a call where the engine takes any batch size
 _SAMPLES_IN_FLIGHT = 512  # distinct samples that requests cycle over, as batches allow
 _MIN_BATCHES = 4
 _MAX_BATCHES = 64
+_UNTOLD = {ENERGY: "the energy counter of the GPU", MEMORY: "the backend"}
 _REQUEST_BYTES = 256_000_000  # of inputs that all workers hold together, as the least allows
 
 
@@ -179,7 +180,7 @@ def _completed(
 
 
 def _on_device(engine: Engine, driven: Driven) -> OnDevice | None:
-    if not isinstance(engine, QueuesRequests):
+    if not isinstance(engine, StatesTransfers) or engine.transfers is None:
         return None
     return OnDevice(
         transfers=engine.transfers, uses_graphs=engine.uses_graphs, timing=driven.timing
@@ -264,19 +265,15 @@ def _refuse_unscored(completed: Completed, space: SearchSpace) -> None:
     """See that there is a number for all that is wanted; a model of few classes has no top five.
 
     Raises:
+        FaultError: Energy or memory was promised (``refuse_unmetered``), and not told this time.
         DataError: There is not.
     """
     known = completed.metrics()
     for name in wanted_metrics(space):
-        if name == ENERGY and name not in known:
-            raise DataError(
-                f"{space.source}: the GPU of '{completed.deployment}' did not tell its energy; "
-                f"take {name} out of objectives and constraints"
-            )
-        if name == "peak_memory_mb" and completed.peak_memory_bytes is None:
-            raise DataError(
-                f"{space.source}: backend {space.backend!r} cannot tell {name}; take it out of "
-                "objectives and constraints"
+        if name in _UNTOLD and name not in known:
+            raise FaultError(
+                f"{_UNTOLD[name]} told no {name} of '{completed.deployment}'; if it stays so, "
+                f"take {name} out of {space.source}"
             )
         if name not in known:
             raise DataError(

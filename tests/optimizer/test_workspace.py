@@ -21,7 +21,7 @@ from optimizer.workspace import (
     write_atomically,
     writing,
 )
-from trials.measurement import Block, DeviceTimes, Stamps
+from trials.measurement import Block, BlockOnGpu, DeviceTimes, Stamps
 
 BLOCKS = st.lists(
     st.builds(
@@ -65,13 +65,66 @@ def test_blocks_are_read_back_to_the_last_digit(
         np.testing.assert_array_equal(written.latencies_s, read.latencies_s)
 
 
+def document_of(path: Path) -> dict[str, object]:
+    document: dict[str, object] = json.loads(parquet.read_schema(path).metadata[b"trifront"])
+    return document
+
+
+GPU = BlockOnGpu(
+    begin_s=0.0,
+    end_s=1.0,
+    begin_j=None,
+    end_j=None,
+    load_s=1.0,
+    samples=1,
+    sm_mhz=(None, None),
+    memory_mhz=(None, None),
+    temperature_c=None,
+    memory_bytes=None,
+    reasons=0,
+    others=0,
+    reading_s=0.0,
+)
+TIMES = DeviceTimes(gpu_s=np.ones(1), enqueue_s=np.ones(1), wall_s=np.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "times", "written"), [(None, None, 1), (GPU, None, 2), (None, TIMES, 2)]
+)
+def test_older_trifront_is_told_of_what_it_cannot_read(
+    tmp_path: Path, gpu: BlockOnGpu | None, times: DeviceTimes | None, written: int
+) -> None:
+    """It would stumble over the key, and say that the file is damaged."""
+    block = Block(
+        start_s=0.0, window_s=1.0, latencies_s=np.ones(1), batch_size=1, gpu=gpu, device=times
+    )
+
+    save_blocks((block,), tmp_path / "blocks.parquet")
+
+    assert document_of(tmp_path / "blocks.parquet")["format"] == written
+    assert load_blocks(tmp_path / "blocks.parquet")[0].gpu == gpu
+
+
+def test_gpu_in_a_file_of_before_there_was_a_format_for_it_is_read(tmp_path: Path) -> None:
+    block = Block(start_s=0.0, window_s=1.0, latencies_s=np.ones(1), batch_size=1, gpu=GPU)
+    path = tmp_path / "blocks.parquet"
+    save_blocks((block,), path)
+    facts = json.dumps(document_of(path) | {"format": 1})
+    table = parquet.read_table(path).replace_schema_metadata({"trifront": facts})
+    parquet.write_table(table, path)
+
+    assert load_blocks(path)[0].gpu == GPU
+
+
 def test_blocks_of_another_format_are_refused_with_the_mend(tmp_path: Path) -> None:
-    facts = json.dumps({"format": 2, "blocks": []})
+    facts = json.dumps({"format": 3, "blocks": []})
     table = pa.table({"block": [0], "latency_s": [0.1]})
     path = tmp_path / "blocks.parquet"
     parquet.write_table(table.replace_schema_metadata({"trifront": facts}), path)
 
-    with pytest.raises(WorkspaceError, match="is of format 2, this trifront reads 1") as caught:
+    with pytest.raises(
+        WorkspaceError, match="is of format 3, this trifront reads up to 2"
+    ) as caught:
         load_blocks(path)
 
     assert "the trifront that wrote it" in caught.value.hint

@@ -16,7 +16,7 @@ from trt_fakes import ComputedTensorRt
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
-from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
+from trials.backend import Backend, Engine, EngineSpec, Scope, TellsSomeMemory, Tensors
 from trials.backends.catalog import backend_named
 from trials.backends.fake import FakeBackend, fake_model_bytes
 from trials.backends.torch_backend import TorchBackend
@@ -402,6 +402,8 @@ def test_memory_is_the_same_whatever_was_done_before(case: Case, plan: Path) -> 
 
     if not case.tells_memory:
         assert first is again is None
+        assert isinstance(case.backend, TellsSomeMemory)
+        assert case.backend.why_no_peak_memory(case.deployment)
         return
     assert first is not None
     assert again == pytest.approx(first, abs=65_536)

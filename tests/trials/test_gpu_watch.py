@@ -277,6 +277,25 @@ def test_block_that_was_measured_again_breaks_a_run() -> None:
     assert sum(one.joules for one in units) == pytest.approx(25 * 10.0 + 23 * 0.05)
 
 
+def test_block_between_two_that_were_measured_again_shows_no_energy_and_costs_none() -> None:
+    """Alone it ends before the counter moves; the rest of the measurement tells all the same."""
+    blocks = blocks_of([10.0] * 20 + [1.0, 0.0, 1.0] + [10.0] * 20, pause_s=0.001)
+    kept = [*blocks[:19], blocks[21], *blocks[24:]]
+
+    found = energy_per_sample(kept, update_s=0.1)
+
+    assert found is not None
+    assert found.value == pytest.approx(0.1, rel=0.1)
+
+
+def test_runs_that_are_all_too_short_are_better_than_none() -> None:
+    blocks = blocks_of([10.0] * 6)
+
+    units = energy_units([blocks[0], blocks[3], blocks[4]], update_s=0.1)
+
+    assert [one.samples for one in units] == [100, 200]
+
+
 def test_few_blocks_give_a_value_without_limits() -> None:
     found = energy_per_sample(blocks_of([10.0, 11.0]), update_s=0.001)
 

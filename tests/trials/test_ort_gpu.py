@@ -1,6 +1,7 @@
 """Providers of ONNX Runtime on a GPU: had or refused, never fallen back from in silence."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,19 +9,25 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from gpu_scripted import ScriptedGpu
 from numpy.typing import NDArray
 from ort_gpu_fake import OrtOnGpu, ort_on_gpu, plugin_named
 from real_spaces import bench_in, point, write_space
 
 from search_spaces.deployment import Deployment, Precision, Scalar
+from search_spaces.files import space_from_yaml
+from search_spaces.space import Objective, metric_named
 from trials.backend import EngineSpec, Option, RunsOnGpu
 from trials.backends.ort import OrtBackend
+from trials.backends.ort_engine import OrtEngine
 from trials.backends.ort_providers import Provider, Providers, refuse_fallback
+from trials.backends.ort_session import opened, serving_options
 from trials.bench import Bench
 from trials.capabilities import batch_in_engine, engine_spec
 from trials.errors import FaultError, UnsupportedError
 from trials.machine.nvml import Card, why_no_energy
-from trials.outcome import Completed, Infeasible
+from trials.measurement import OnDevice
+from trials.outcome import Completed, Failed, Infeasible
 from trials.run import run_trial
 
 Images = Callable[[int], NDArray[np.float32]]
@@ -403,9 +410,50 @@ def test_trial_on_a_gpu_tells_all_but_memory(tmp_path: Path, transfers: str) -> 
     assert isinstance(outcome, Completed), outcome
     assert outcome.peak_memory_bytes is None
     assert "peak_memory_mb" not in outcome.metrics()
+    assert outcome.on_device == OnDevice(transfers=transfers, uses_graphs=False)
     assert outcome.quality is not None
     assert outcome.speed.requests > 0
     assert dict(outcome.environment.facts)["provider.gpu"] == "NVIDIA H100"
+
+
+def test_bound_on_memory_is_refused_before_any_trial_where_a_provider_runs_on_a_gpu(
+    tmp_path: Path,
+) -> None:
+    """The first trial there would be measured in full, and then the search would end."""
+    plain = bench_in(tmp_path, write_space(tmp_path))
+    path = tmp_path / "real.yaml"
+    path.write_text(
+        path.read_text().replace("axes:\n", "axes:\n  provider: [cpu, cuda]\n")
+        + 'constraints: ["peak_memory_mb <= 100"]\n'
+    )
+    bench = Bench(space_from_yaml(path), plain.store, backend=ort_on_gpu(), dataset=plain.dataset)
+
+    with pytest.raises(UnsupportedError, match=r"no peak_memory_mb of .*provider=cuda"):
+        bench.check_meters()
+
+
+class Metered(OrtBackend):
+    """Engines whose GPU has a counter that shows nothing, for once."""
+
+    def load(self, plan: Path, deployment: Deployment) -> OrtEngine:
+        gpu = ScriptedGpu()
+        return OrtEngine(
+            opened(str(plan), serving_options(deployment)), meters=lambda: nullcontext(gpu)
+        )
+
+
+def test_energy_that_is_not_told_for_once_costs_one_trial_and_not_the_search(
+    tmp_path: Path,
+) -> None:
+    metric = metric_named("energy_per_sample_mj")
+    wanted = Objective(metric=metric, direction=metric.direction)
+    plain = bench_in(tmp_path, replace(write_space(tmp_path), objectives=(wanted,)))
+    bench = Bench(plain.space, plain.store, backend=Metered(), dataset=plain.dataset)
+
+    outcome = run_trial(point(), bench, on_phase=lambda _: None)
+
+    assert isinstance(outcome, Failed), outcome
+    assert "told no energy_per_sample_mj" in outcome.reason
 
 
 def test_trial_that_would_fall_back_is_infeasible_and_says_why(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from trials.backend import Capabilities, EngineSpec, Option, Scope, Tensors, Wor
 from trials.backends.ort import OrtBackend
 from trials.backends.ort_engine import OrtEngine
 from trials.bench import Bench
-from trials.errors import AbandonedError, DataError
+from trials.errors import AbandonedError, DataError, UnsupportedError
 from trials.inspection import BuildLog
-from trials.outcome import Completed, Infeasible
+from trials.outcome import Completed, Failed, Infeasible
 from trials.run import run_trial, score_report
 
 
@@ -39,6 +39,7 @@ def test_completed_trial_says_everything(tmp_path: Path) -> None:
     assert {block.batch_size for block in outcome.blocks} == {4}
     assert outcome.quality is not None
     assert outcome.quality.calibration is not None
+    assert outcome.on_device is None  # there is none
     assert "onnxruntime" in dict(outcome.environment.facts)
     assert all(estimate.value >= 0 for estimate in outcome.metrics().values())
 
@@ -241,6 +242,9 @@ class Silent(OrtBackend):
     ) -> None:
         del plan, deployment, batch, deadline_s
 
+    def why_no_peak_memory(self, deployment: Deployment) -> str:
+        return f"nobody knows that of {deployment.variant}"
+
 
 def silent_bench(folder: Path, space: SearchSpace) -> Bench:
     bench = bench_in(folder, space)
@@ -257,13 +261,29 @@ def test_backend_that_cannot_tell_its_memory_leaves_that_metric_out(tmp_path: Pa
         outcome.metric("peak_memory_mb")
 
 
-def test_memory_that_is_wanted_of_a_backend_that_cannot_tell_is_refused(tmp_path: Path) -> None:
+def test_memory_that_is_wanted_of_a_backend_that_cannot_tell_is_refused_before_any_trial(
+    tmp_path: Path,
+) -> None:
     metric = metric_named("peak_memory_mb")
     wanted = Objective(metric=metric, direction=metric.direction)
     space = replace(write_space(tmp_path), objectives=(wanted,))
 
-    with pytest.raises(DataError, match="backend 'ort' cannot tell peak_memory_mb"):
-        run_trial(point(), silent_bench(tmp_path, space), on_phase=lambda _: None)
+    bench_in(tmp_path, space).check_meters()
+    with pytest.raises(UnsupportedError, match=r"no peak_memory_mb of .*: nobody knows"):
+        silent_bench(tmp_path, space).check_meters()
+
+
+def test_memory_that_is_not_told_for_once_costs_one_trial_and_not_the_search(
+    tmp_path: Path,
+) -> None:
+    metric = metric_named("peak_memory_mb")
+    wanted = Objective(metric=metric, direction=metric.direction)
+    space = replace(write_space(tmp_path), objectives=(wanted,))
+
+    outcome = run_trial(point(), silent_bench(tmp_path, space), on_phase=lambda _: None)
+
+    assert isinstance(outcome, Failed)
+    assert "the backend told no peak_memory_mb" in outcome.reason
 
 
 def test_metric_that_a_model_cannot_have_is_refused_and_no_bug(tmp_path: Path) -> None:

@@ -2,18 +2,26 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gpu_scripted import ScriptedGpu
 from torch_fakes import FakeCuda, fake_card, residual_program
 
 from search_spaces.deployment import Deployment, Precision
-from trials.backend import Engine, Tensors
+from search_spaces.space import MeasuringPlan
+from trials.backend import Engine, StatesTransfers, Tensors
 from trials.backends.torch_backend import TorchBackend
 from trials.backends.torch_card import find_card
+from trials.backends.torch_errors import trial_error
+from trials.backends.trt_engine import serving_of
 from trials.errors import FaultError, UnsupportedError
+from trials.machine.nvml import why_no_energy
+from trials.measuring.load import drive
 
 torch = pytest.importorskip("torch", reason="needs the extra trifront[torch]")
 
@@ -21,7 +29,10 @@ BATCHES = tuple(
     {"inputs": batch}
     for batch in np.random.default_rng(0).standard_normal((3, 4, 3, 8, 8)).astype(np.float32)
 )
-GRAPHED = (("cuda_graph", True),)
+GRAPHED, PLAIN = (("cuda_graph", True),), (("cuda_graph", False),)
+
+DEPLOYMENT = Deployment(variant="v", precision=Precision.FP32, batch_size=4, concurrency=2)
+PLAN = MeasuringPlan(max_s=0.3, block_s=0.01, block_requests=2, warmup_s=0.0)
 
 
 def loaded(
@@ -34,7 +45,7 @@ def loaded(
     return TorchBackend(lambda: fake_card(cuda)).load(residual_program(folder), deployment)
 
 
-@pytest.mark.parametrize("options", [(), GRAPHED])
+@pytest.mark.parametrize("options", [PLAIN, GRAPHED])
 def test_each_request_ends_when_its_stream_is_idle(tmp_path: Path, options: Any) -> None:
     cuda = FakeCuda()
 
@@ -138,6 +149,54 @@ def test_transfers_take_pinned_memory_and_are_left_out_on_demand(tmp_path: Path)
 
     in_and_out = sum(batch["inputs"].nbytes for batch in BATCHES) + 3 * 4 * 5 * 4
     assert pinned == [in_and_out, 0]
+
+
+@pytest.mark.parametrize("transfers", ["include", "exclude"])
+@pytest.mark.parametrize("graphed", [False, True])
+def test_engine_states_what_a_request_consists_of(
+    tmp_path: Path, transfers: str, *, graphed: bool
+) -> None:
+    options = (("cuda_graph", graphed), ("transfers", transfers))
+
+    engine = loaded(tmp_path, FakeCuda(), options=options)
+
+    assert isinstance(engine, StatesTransfers)
+    assert (engine.transfers, engine.uses_graphs) == (transfers, graphed)
+
+
+def test_option_that_is_left_out_means_the_same_as_for_tensorrt(tmp_path: Path) -> None:
+    engine = loaded(tmp_path, FakeCuda())
+
+    assert isinstance(engine, StatesTransfers)
+    assert engine.uses_graphs == serving_of(DEPLOYMENT).cuda_graph
+    assert engine.transfers == serving_of(DEPLOYMENT).transfers
+
+
+def test_gpu_is_watched_while_it_is_measured(tmp_path: Path) -> None:
+    gpu = ScriptedGpu()
+    card = replace(fake_card(), meters=lambda: nullcontext(gpu))
+    engine = TorchBackend(lambda: card).load(residual_program(tmp_path), DEPLOYMENT)
+
+    driven = drive(engine, BATCHES, concurrency=2, batch_size=4, plan=PLAN)
+
+    assert driven.gpu is not None
+    assert driven.gpu.name == "scripted"
+    assert all(block.gpu is not None for block in driven.blocks)
+
+
+def test_energy_is_told_where_the_gpu_tells_it() -> None:
+    assert "CPU" in TorchBackend(lambda: None).why_no_energy(DEPLOYMENT)
+    assert TorchBackend(fake_card).why_no_energy(DEPLOYMENT) == why_no_energy()
+
+
+def test_program_that_cannot_be_captured_says_to_leave_graphs_out() -> None:
+    """What CUDA says of an operator that waits for the GPU."""
+    error = RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    found = trial_error(error, "binding buffers")
+
+    assert isinstance(found, UnsupportedError)
+    assert "use cuda_graph: false" in str(found)
 
 
 def test_products_are_rounded_to_tf32_only_where_that_is_the_precision(tmp_path: Path) -> None:

@@ -47,6 +47,17 @@ def loaded(
     return load_engine(fake_library(device, behaviour), device, plan, point)
 
 
+def test_kernels_for_the_batch_that_comes_mean_nothing_to_an_engine_of_one_batch(
+    device: FakeDevice, plan: Path
+) -> None:
+    """Else one deployment would be tried under three names."""
+    with pytest.raises(UnsupportedError, match=r"add the rule batch_profile == 'dynamic' or"):
+        loaded(device, plan, kernel_specialization="lazy")
+
+    loaded(device, plan, kernel_specialization="eager", batch_profile="fixed").close()
+    loaded(device, plan, kernel_specialization="lazy", batch_profile="dynamic").close()
+
+
 @pytest.mark.parametrize("cuda_graph", [False, True])
 @pytest.mark.parametrize("transfers", ["include", "exclude"])
 def test_everything_is_given_back_when_an_engine_is_closed(

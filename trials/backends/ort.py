@@ -9,7 +9,6 @@ is kept and served on a GPU is told in ``ort_gpu``.
 """
 
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from search_spaces.deployment import Deployment, Precision
@@ -24,12 +23,9 @@ from trials.backend import (
 from trials.backends.ort_engine import OrtEngine, refuse_types
 from trials.backends.ort_errors import mapped
 from trials.backends.ort_gpu import (
-    EXCLUDE,
-    INCLUDE,
     build_on_gpu,
     load_on_gpu,
     provider_of,
-    transfers_of,
 )
 from trials.backends.ort_layers import layers_of
 from trials.backends.ort_log import INFO, overheard
@@ -41,7 +37,11 @@ from trials.errors import FaultError, UnsupportedError
 from trials.inspection import BuildLog, Layer, build_log
 from trials.machine.cpu import cpu_identity
 from trials.machine.nvml import why_no_energy
+from trials.machine.packages import onnxruntime_version
+from trials.measuring.memory import why_untold
+from trials.serving_options import TRANSFERS, Transfers, transfers_of
 
+_NO_TRANSFERS = (Transfers.EXCLUDE.value, "the CPU has no transfers to leave out")
 _FUSING_LEVELS = ("extended", "all")  # those at which integer operators are made
 _RECIPE = "1"  # to be raised when the same spec builds another graph
 _CAPABILITIES = Capabilities(
@@ -59,7 +59,7 @@ _CAPABILITIES = Capabilities(
             scope=Scope.ENGINE,
             default="all",
             choices=tuple(LEVELS),
-            help="how far the graph is fused and laid out for this CPU",
+            help="how far the graph is fused, and laid out for the device",
         ),
         Option(
             name="threads",
@@ -115,7 +115,12 @@ class OrtBackend:
         Facts of a GPU are called ``provider.…`` and belong to the engines of its providers.
         """
         of_gpu = ((f"provider.{name}", value) for name, value in self._providers.facts)
-        return (*cpu_identity(), ("onnxruntime", _version()), *of_gpu, ("recipe", _RECIPE))
+        return (
+            *cpu_identity(),
+            ("onnxruntime", onnxruntime_version()),
+            *of_gpu,
+            ("recipe", _RECIPE),
+        )
 
     def build(self, model: Path, spec: EngineSpec, plan: Path) -> BuildLog:
         """Optimize the graph in a session of its own and save it.
@@ -174,10 +179,10 @@ class OrtBackend:
         """
         if provider_of(deployment.options) is not Provider.CPU:
             return load_on_gpu(plan, deployment, self._providers)
-        if transfers_of(deployment) != INCLUDE:
+        if transfers_of(dict(deployment.options)) is not Transfers.INCLUDE:
             raise UnsupportedError(
                 "the CPU has no transfers to leave out; add the rule provider != 'cpu' or "
-                f"transfers == '{INCLUDE}'"
+                f"transfers == '{Transfers.INCLUDE}'"
             )
         try:
             with mapped(f"loading an engine for {deployment}"):
@@ -201,6 +206,13 @@ class OrtBackend:
         if provider_of(deployment.options) is not Provider.CPU:
             return None
         return peak_memory(plan, deployment, batch, deadline_s=deadline_s)
+
+    def why_no_peak_memory(self, deployment: Deployment) -> str:
+        """Say why it is not told: on a GPU never, on the CPU where the kernel is silent."""
+        provider = provider_of(deployment.options)
+        if provider is Provider.CPU:
+            return why_untold()
+        return f"ONNX Runtime does not say what provider {provider} holds of the GPU's memory"
 
     def why_no_energy(self, deployment: Deployment) -> str:
         """Say why energy is not told: never on the CPU, on a GPU where it has no counter."""
@@ -241,14 +253,7 @@ def _gpu_options(providers: Providers) -> tuple[Option, ...]:
             is_tacit=True,
             help="who runs the operators; all of them, or the deployment is infeasible",
         ),
-        Option(
-            name="transfers",
-            scope=Scope.SERVING,
-            default=INCLUDE,
-            choices=(INCLUDE, EXCLUDE),
-            refusals=() if has_gpu else ((EXCLUDE, "the CPU has no transfers to leave out"),),
-            help="on a GPU, whether a request copies its inputs there and its outputs back",
-        ),
+        TRANSFERS if has_gpu else replace(TRANSFERS, refusals=(_NO_TRANSFERS,)),
     )
 
 
@@ -259,11 +264,3 @@ def _refuse_precision(spec: EngineSpec) -> None:
     if precision not in _CAPABILITIES.precisions:
         reason = dict(_CAPABILITIES.refusals)[precision]
         raise UnsupportedError(f"ort does not build {precision}: {reason}; use fp32 or int8")
-
-
-def _version() -> str:
-    """Return the version of the library, whichever of its packages brought it."""
-    try:
-        return version("onnxruntime")
-    except PackageNotFoundError:
-        return version("onnxruntime-gpu")

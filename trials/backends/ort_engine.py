@@ -39,6 +39,7 @@ class OrtEngine:
         session: Any,
         *,
         hidden: str = "",
+        transfers: str | None = None,
         allocate: Allocate | None = None,
         meters: Callable[[], AbstractContextManager[GpuSource | None]] | None = None,
     ) -> None:
@@ -47,12 +48,14 @@ class OrtEngine:
         Args:
             session: Of the library, owned from now on.
             hidden: An output that is not the model's.
+            transfers: Whether requests copy to a GPU and back; None where it runs on the CPU.
             allocate: Makes the tensors that requests are bound to; None for the host's memory.
             meters: Opens those of the GPU that it runs on; None where it runs on the CPU.
         """
         self._session = session
         self._allocate = allocate or _on_host
         self._meters = meters
+        self._transfers = transfers
         self._answers = [node for node in session.get_outputs() if node.name != hidden]
         self._inputs = tuple(map(_spec, session.get_inputs()))
         self._outputs = tuple(map(_spec, self._answers))
@@ -66,6 +69,16 @@ class OrtEngine:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Outputs in the model's order."""
         return self._outputs
+
+    @property
+    def transfers(self) -> str | None:
+        """Whether copies to the GPU and back are part of a request; None on the CPU."""
+        return self._transfers
+
+    @property
+    def uses_graphs(self) -> bool:
+        """No request is a CUDA graph."""
+        return False
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch and return fresh arrays.

@@ -30,8 +30,7 @@ from trials.backends.ort_session import session_options
 from trials.errors import FaultError, UnsupportedError
 from trials.inspection import BuildLog, build_log
 from trials.machine.nvml import meter
-
-INCLUDE, EXCLUDE = "include", "exclude"
+from trials.serving_options import Transfers, transfers_of
 
 _CONTEXT = {"ep.context_enable": "1", "ep.context_embed_mode": "1"}
 _CONTEXT_PATH = "ep.context_file_path"
@@ -76,13 +75,13 @@ def load_on_gpu(plan: Path, deployment: Deployment, providers: Providers) -> Ort
         MemoryLimitError: It does not fit.
         FaultError: ONNX Runtime broke, or the file is not a plan.
     """
-    provider, transfers = provider_of(deployment.options), transfers_of(deployment)
+    provider, transfers = provider_of(deployment.options), transfers_of(dict(deployment.options))
     providers.refuse(provider)
     _refuse_idle(deployment, provider)
-    if transfers == EXCLUDE and provider is Provider.RTX:
+    if transfers is Transfers.EXCLUDE and provider is Provider.RTX:
         raise UnsupportedError(
             f"provider {provider} binds no memory of the GPU here, so transfers are always in; "
-            f"add the rule provider != '{provider}' or transfers == '{INCLUDE}'"
+            f"add the rule provider != '{provider}' or transfers == '{Transfers.INCLUDE}'"
         )
     options = session_options(level=_level(deployment.options))
     with _damage_is_a_fault(), mapped(f"loading an engine for {deployment}"):
@@ -91,14 +90,10 @@ def load_on_gpu(plan: Path, deployment: Deployment, providers: Providers) -> Ort
         )
     return OrtEngine(
         session,
-        allocate=None if transfers == INCLUDE else providers.on_device,
+        transfers=transfers,
+        allocate=None if transfers is Transfers.INCLUDE else providers.on_device,
         meters=partial(meter, ordinal=0),
     )
-
-
-def transfers_of(deployment: Deployment) -> str:
-    """Say whether a request copies its inputs to the GPU and its outputs back."""
-    return str(dict(deployment.options).get("transfers", INCLUDE))
 
 
 def _level(options: tuple[tuple[str, Scalar], ...]) -> str:

@@ -33,8 +33,11 @@ from trials.backends.torch_plan import (
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
 from trials.machine.cpu import cpu_identity
+from trials.machine.nvml import why_no_energy
+from trials.measuring.memory import why_untold
 from trials.models.signature import PlainSignature
 from trials.models.torch_program import quiet
+from trials.serving_options import ON_GPU, Transfers, transfers_of, uses_cuda_graph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,20 +53,6 @@ _THREADS = Option(
     scope=Scope.SERVING,
     default=1,
     help="threads that work on one request; each request in flight has its own",
-)
-_CUDA_GRAPH = Option(
-    name="cuda_graph",
-    scope=Scope.SERVING,
-    default=False,
-    choices=(False, True),
-    help="replay each request as one CUDA graph instead of queueing its kernels one by one",
-)
-_TRANSFERS = Option(
-    name="transfers",
-    scope=Scope.SERVING,
-    default="include",
-    choices=("include", "exclude"),
-    help="whether a request copies its inputs to the GPU and its answers back",
 )
 
 
@@ -103,7 +92,7 @@ class TorchBackend:
         return Capabilities(
             precisions=tuple(precisions),
             refusals=tuple(refusals),
-            options=options_of(is_gpu=card is not None, compiles=has_compiler()),
+            options=options_of(is_gpu=card is not None, can_compile=has_compiler()),
             batch_fixing=tuple(("mode", mode.value) for mode in (Mode.COMPILE, Mode.AOT)),
             model_form=ModelForm.PROGRAM,
         )
@@ -176,6 +165,18 @@ class TorchBackend:
         load = partial(self.load, plan, deployment)
         return device_memory(card.cuda, load, batch, concurrency=deployment.concurrency)
 
+    def why_no_peak_memory(self, deployment: Deployment) -> str:
+        """Say why it is not told: on the CPU where the kernel is silent."""
+        del deployment
+        return why_untold() if self._card() is None else ""
+
+    def why_no_energy(self, deployment: Deployment) -> str:
+        """Say why energy is not told: never on the CPU, on a GPU where it has no counter."""
+        del deployment
+        if self._card() is None:
+            return "nothing meters the energy of a CPU here"
+        return why_no_energy()
+
     def _card(self) -> Card | None:
         self._require()
         return self._cards()
@@ -206,16 +207,15 @@ def has_compiler() -> bool:
     return any(shutil.which(each) for each in ([named] if named else _COMPILERS))
 
 
-def options_of(*, is_gpu: bool, compiles: bool) -> tuple[Option, ...]:
+def options_of(*, is_gpu: bool, can_compile: bool) -> tuple[Option, ...]:
     """Return the options that are honoured on a device, with a C++ compiler or without."""
-    serving = (_CUDA_GRAPH, _TRANSFERS) if is_gpu else (_THREADS,)
-    return (_mode_option(compiles=compiles), *serving)
+    return (_mode_option(can_compile=can_compile), *(ON_GPU if is_gpu else (_THREADS,)))
 
 
-def _mode_option(*, compiles: bool) -> Option:
+def _mode_option(*, can_compile: bool) -> Option:
     modes: tuple[Scalar, ...] = (Mode.EAGER.value,)
     help_text = "operators one by one; compile and aot need a C++ compiler, as g++, on the PATH"
-    if compiles:
+    if can_compile:
         modes = tuple(mode.value for mode in Mode)
         help_text = "operators one by one, compiled when loaded, or compiled beforehand"
     return Option(name="mode", scope=Scope.ENGINE, default="eager", choices=modes, help=help_text)
@@ -242,7 +242,7 @@ def _on_cpu(plan: Path, deployment: Deployment, *, threads: int) -> TorchEngine:
 
 def _on_card(plan: Path, deployment: Deployment, card: Card) -> TorchEngine:
     mode, options = mode_of(deployment.options), dict(deployment.options)
-    is_graphed = bool(options.get("cuda_graph", False))
+    is_graphed = uses_cuda_graph(options)
     tf32 = deployment.precision is Precision.TF32
     card.cuda.use_tf32(allowed=tf32)  # compilers look at it
     forward: Forward
@@ -260,9 +260,9 @@ def _on_card(plan: Path, deployment: Deployment, card: Card) -> TorchEngine:
         forward=_in_arithmetic(forward, card.cuda, tf32=tf32),
         inputs=signature.inputs,
         is_graphed=is_graphed,
-        with_transfers=options.get("transfers", "include") == "include",
+        with_transfers=transfers_of(options) is Transfers.INCLUDE,
     )
-    return TorchEngine(signature, CudaPlace(lanes=lanes, cuda=card.cuda))
+    return TorchEngine(signature, CudaPlace(lanes=lanes, cuda=card.cuda, meters=card.meters))
 
 
 def _compiled(body: "GraphModule", signature: PlainSignature, *, device: str) -> Forward:

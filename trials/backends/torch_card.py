@@ -1,8 +1,16 @@
 """The GPU that the ``torch`` backend runs on, if this machine has one."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from trials.backends.torch_cuda import Cuda, this_gpu
+from trials.machine.gpu_source import GpuSource
+from trials.machine.nvml import meter
+
+Meters: TypeAlias = Callable[[], AbstractContextManager[GpuSource | None]]
+"""Opens the meters of a GPU; None where nobody can read them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +22,7 @@ class Card:
         capability: Compute capability, as 90 for 9.0.
         runtime: Version of CUDA that torch was built for.
         cuda: Its library.
+        meters: Opens its meters; that of NVML, which nothing is asked of before.
     """
 
     device: str
@@ -21,6 +30,7 @@ class Card:
     capability: int
     runtime: str
     cuda: Cuda
+    meters: Meters = meter
 
 
 def find_card() -> Card | None:

@@ -1,7 +1,7 @@
 """An engine of torch: a program that all requests share, on a CPU or a GPU."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trials.backend import Request, Tensors, TensorSpec
+from trials.backends.torch_card import Meters
 from trials.backends.torch_cuda import Cuda, CudaLanes, Forward
 from trials.backends.torch_errors import RUNTIME_ERRORS, mapped, trial_error
 from trials.errors import OutputError, UnsupportedError
+from trials.machine.gpu_source import GpuSource
 from trials.models.signature import PlainSignature
+from trials.serving_options import Transfers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +30,20 @@ class Place(Protocol):
 
     def lane(self, batches: Sequence[Tensors]) -> AbstractContextManager[Sequence[Request]]:
         """Bind requests; see :meth:`trials.backend.Engine.lane`."""
+        ...
+
+    @property
+    def transfers(self) -> Transfers | None:
+        """Whether a request copies to a device and back; None without one."""
+        ...
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether a request is one launch of a CUDA graph."""
+        ...
+
+    def gpu(self) -> AbstractContextManager[GpuSource | None]:
+        """Open the meters; see :meth:`trials.backend.RunsOnGpu.gpu`."""
         ...
 
     def close(self) -> None:
@@ -50,6 +67,20 @@ class TorchEngine:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Outputs in the model's order."""
         return self._signature.outputs
+
+    @property
+    def transfers(self) -> str | None:
+        """Whether copies to the GPU and back are part of a request; None on the CPU."""
+        return self._place.transfers
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether a request is one launch of a CUDA graph."""
+        return self._place.uses_graphs
+
+    def gpu(self) -> AbstractContextManager[GpuSource | None]:
+        """Open the meters of the GPU; None on the CPU, or where nobody can read them."""
+        return self._place.gpu()
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch and return fresh arrays.
@@ -135,16 +166,34 @@ class CpuPlace:
                 ]
             yield tuple(_request(self.forward, tensors) for tensors in bound)
 
+    @property
+    def transfers(self) -> None:
+        """There is no device."""
+
+    @property
+    def uses_graphs(self) -> bool:
+        """There is no device."""
+        return False
+
+    def gpu(self) -> AbstractContextManager[None]:
+        """There is no GPU."""
+        return nullcontext()
+
     def close(self) -> None:
         """Keep nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaPlace:
-    """A GPU."""
+    """A GPU.
+
+    Attributes:
+        meters: Opens its meters, once a measurement.
+    """
 
     lanes: CudaLanes
     cuda: Cuda
+    meters: Meters
 
     def answers(self, inputs: Sequence[NDArray[Any]]) -> "Sequence[Tensor]":
         """Run one batch on this thread's current stream, without a graph."""
@@ -157,6 +206,20 @@ class CudaPlace:
     def lane(self, batches: Sequence[Tensors]) -> AbstractContextManager[Sequence[Request]]:
         """Bind requests on a stream of this thread's own."""
         return self.lanes.lane(batches)
+
+    @property
+    def transfers(self) -> Transfers:
+        """Whether requests begin and end in the memory of the host."""
+        return Transfers.INCLUDE if self.lanes.with_transfers else Transfers.EXCLUDE
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether requests replay a CUDA graph."""
+        return self.lanes.is_graphed
+
+    def gpu(self) -> AbstractContextManager[GpuSource | None]:
+        """Open the meters."""
+        return self.meters()
 
     def close(self) -> None:
         """Give unused memory back, so that the next engine finds the device as this one did."""

@@ -19,6 +19,7 @@ _NO_KERNEL = re.compile(
     r"same dtype|expected scalar type|should be the same",
     re.IGNORECASE,
 )
+_NO_GRAPH = re.compile(r"stream is capturing|stream capture|during capture", re.IGNORECASE)
 _MOST_CHARACTERS = 300
 
 
@@ -46,6 +47,11 @@ def trial_error(error: Exception, doing: str) -> TrialError:
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return MemoryLimitError(
             f"{doing} needs more memory than there is ({text}); lower batch_size or concurrency"
+        )
+    if _NO_GRAPH.search(str(error)):  # as by a program that waits for the GPU meanwhile
+        return UnsupportedError(
+            f"{doing}: this program cannot be captured as a CUDA graph ({text}); use cuda_graph: "
+            "false"
         )
     if isinstance(error, NotImplementedError) or _NO_KERNEL.search(str(error)):
         return UnsupportedError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from search_spaces.deployment import Deployment
 from trials.backend import Capabilities, EngineSpec, Tensors, Workshop
 from trials.backends.trt_build import Order, build_plan
-from trials.backends.trt_engine import SERVING_OPTIONS, TrtEngine, load_engine, needed_bytes
+from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.backends.trt_layers import layers_from_inspector
 from trials.backends.trt_library import Library, foreign_errors, library
 from trials.backends.trt_options import capabilities_of
@@ -23,6 +23,7 @@ from trials.devices.device import Device, DeviceFacts
 from trials.errors import UnsupportedError
 from trials.inspection import BuildLog, Layer
 from trials.machine.nvml import why_no_energy
+from trials.serving_options import ON_GPU
 
 _RECIPE = "2"  # to be raised when the same spec builds another plan
 
@@ -68,7 +69,7 @@ class TensorRtBackend:
         found = self._library()
         target = self._checked_target(found) if here is None else here.target
         built = capabilities_of(found, int(target.removeprefix("SM")))
-        return replace(built, options=(*built.options, *SERVING_OPTIONS))
+        return replace(built, options=(*built.options, *ON_GPU))
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """Return flavour, version, recipe and target, or else the GPU with its driver."""

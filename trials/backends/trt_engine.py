@@ -9,31 +9,15 @@ from threading import Lock
 import numpy as np
 
 from search_spaces.deployment import Deployment
-from trials.backend import Option, Request, Scope, Tensors, TensorSpec
-from trials.backends.trt_lane import Bound, Lane, Serving, Shapes, Transfers, shapes_of
+from trials.backend import Request, Tensors, TensorSpec
+from trials.backends.trt_lane import Bound, Lane, Serving, Shapes, shapes_of
 from trials.backends.trt_library import Library
+from trials.backends.trt_options import refuse_idle
 from trials.backends.trt_runtime import Plan, plan_from_file
 from trials.devices.device import Device
 from trials.machine.gpu_source import GpuSource
 from trials.machine.nvml import meter
-
-SERVING_OPTIONS = (
-    Option(
-        name="cuda_graph",
-        scope=Scope.SERVING,
-        default=True,
-        choices=(False, True),
-        help="a request is one launch of a CUDA graph, not one of each of its kernels",
-    ),
-    Option(
-        name="transfers",
-        scope=Scope.SERVING,
-        default=Transfers.INCLUDE.value,
-        choices=tuple(each.value for each in Transfers),
-        help="whether copies between host and GPU are part of a request; trtexec leaves them out",
-    ),
-)
-"""What changes how a plan is served, of either flavour."""
+from trials.serving_options import transfers_of, uses_cuda_graph
 
 
 def load_engine(
@@ -48,21 +32,22 @@ def load_engine(
         deployment: How it is served.
 
     Raises:
-        UnsupportedError: A tensor is of a type that NumPy does not have.
+        UnsupportedError: A tensor is of a type that NumPy does not have, or an option that means
+            nothing to this engine.
         MemoryLimitError: It does not fit.
         FaultError: It cannot be read, is damaged, or was built for another version or GPU.
     """
+    refuse_idle(deployment.options)
     with device.current():
         return TrtEngine(device, plan_from_file(library, plan), serving_of(deployment))
 
 
 def serving_of(deployment: Deployment) -> Serving:
     """Read the serving options, with their defaults."""
-    chosen = {option.name: option.default for option in SERVING_OPTIONS}
-    chosen |= dict(deployment.options)
+    chosen = dict(deployment.options)
     return Serving(
-        cuda_graph=bool(chosen["cuda_graph"]),
-        transfers=Transfers(str(chosen["transfers"])),
+        cuda_graph=uses_cuda_graph(chosen),
+        transfers=transfers_of(chosen),
         specialization=str(chosen.get("kernel_specialization", "eager")),
     )
 

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,18 +23,12 @@ from trials.backend import Tensors, TensorSpec
 from trials.backends.trt_runtime import Context, Plan
 from trials.devices.device import POISON, Device, DeviceMemory, Event, PinnedArray, Stream
 from trials.errors import FaultError, UnsupportedError
+from trials.serving_options import Transfers
 
 DEPTH = 2
 """Requests of a lane in flight: one that runs, and the next one, so that the GPU never waits."""
 
 _OTHER_POISON = 0xA5  # where an output of all POISON is the answer
-
-
-class Transfers(StrEnum):
-    """Whether a request's copies between host and GPU are part of it."""
-
-    INCLUDE = "include"
-    EXCLUDE = "exclude"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

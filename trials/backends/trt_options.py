@@ -6,6 +6,7 @@ from typing import Any
 from search_spaces.deployment import Precision, Scalar
 from trials.backend import KEEP_LAYERS_OPTION, Capabilities, EngineSpec, Option, Scope
 from trials.backends.trt_library import Library
+from trials.errors import UnsupportedError
 
 FIXED, DYNAMIC = "fixed", "dynamic"
 _BYTES_PER_MIB = 1 << 20
@@ -55,15 +56,14 @@ _DATA_CENTRE = (
         help="kernels for weights of which two in four are 0; changes nothing for others",
     ),
 )
-_RTX = (
-    Option(
-        name="kernel_specialization",
-        scope=Scope.SERVING,
-        default="eager",  # lazy ones are swapped in while it is measured
-        choices=("eager", "lazy", "none"),
-        help="when kernels are made for the batch that comes; for batch_profile dynamic",
-    ),
+_SPECIALIZATION = Option(
+    name="kernel_specialization",
+    scope=Scope.SERVING,
+    default="eager",  # lazy ones are swapped in while it is measured
+    choices=("eager", "lazy", "none"),
+    help="when kernels are made for the batch that comes; for batch_profile dynamic",
 )
+_RTX = (_SPECIALIZATION,)
 _SAME_PLAN = "TensorRT for RTX builds the same plan, byte for byte, whatever it is"
 _INERT_IN_RTX = tuple((option.name, _SAME_PLAN) for option in _DATA_CENTRE)
 _INERT_IN_DATA_CENTRE = tuple(
@@ -127,6 +127,23 @@ def profile_of(spec: EngineSpec) -> Profile:
         return Profile(least=spec.batch_size, best=spec.batch_size, most=spec.batch_size)
     least, best, most = (int(chosen[f"{name}_batch_size"]) for name in ("min", "opt", "max"))
     return Profile(least=least, best=best, most=most)
+
+
+def refuse_idle(options: tuple[tuple[str, Scalar], ...]) -> None:
+    """Refuse values that would give one deployment two names.
+
+    Raises:
+        UnsupportedError: A kernel is specialized for a batch that the engine already fixes.
+    """
+    chosen = dict(options)
+    name, default = _SPECIALIZATION.name, _SPECIALIZATION.default
+    is_fixed = chosen.get(_BATCH_PROFILE.name, FIXED) == FIXED
+    if is_fixed and chosen.get(name, default) != default:
+        raise UnsupportedError(
+            f"{name} is for engines of several batch sizes and changes nothing with "
+            f"{_BATCH_PROFILE.name} {FIXED}; add the rule {_BATCH_PROFILE.name} == '{DYNAMIC}' or "
+            f"{name} == '{default}'"
+        )
 
 
 def set_options(trt: Any, config: Any, spec: EngineSpec) -> None:

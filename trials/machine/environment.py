@@ -11,7 +11,6 @@ import platform
 import re
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -19,6 +18,7 @@ import psutil
 from trials.machine.cgroup import container_id
 from trials.machine.checkout import checkout_facts
 from trials.machine.gpus import gpu_facts
+from trials.machine.packages import installed_version
 from trials.outcome import Environment
 
 _UNKNOWN = "unknown"
@@ -92,10 +92,7 @@ def _system_facts() -> Iterator[tuple[str, str]]:
 
 def _library_facts() -> Iterator[tuple[str, str]]:
     for name in _LIBRARIES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            yield name, "none"
+        yield name, installed_version(name) or "none"
 
 
 def _setting_facts() -> Iterator[tuple[str, str]]:

@@ -111,14 +111,19 @@ def energy_units(blocks: Sequence[Block], *, update_s: float) -> list[Unit]:
 
 
 def _runs(blocks: Sequence[Block], update_s: float) -> list[list[BlockOnGpu]]:
-    """Split where something else lay between two blocks; everywhere if the counter is exact."""
+    """Split where something else lay between two blocks; everywhere if the counter is exact.
+
+    A run too short for a unit is left out where another is not: a block between two that were
+    measured again may end before the counter moves, and shows no energy then.
+    """
     runs: list[list[BlockOnGpu]] = []
     for one in (block.gpu for block in blocks if block.gpu is not None):
         last = runs[-1][-1] if runs else None
         if last is None or not update_s or one.begin_s - last.end_s > _APART * last.wall_s:
             runs.append([])
         runs[-1].append(one)
-    return runs
+    least_s = STEPS_PER_UNIT * update_s
+    return [run for run in runs if _is_long(sum(one.wall_s for one in run), least_s)] or runs
 
 
 def _units(runs: Sequence[Sequence[BlockOnGpu]], update_s: float) -> list[Unit]:
@@ -137,7 +142,7 @@ def _units_of(run: Sequence[BlockOnGpu], least_s: float) -> Iterator[Unit | None
     cuts, busy_s = [0], 0.0
     for at, one in enumerate(run, start=1):
         busy_s += one.wall_s
-        if busy_s >= least_s * (1 - 1e-9):  # sums of tenths fall short
+        if _is_long(busy_s, least_s):
             cuts.append(at)
             busy_s = 0.0
     cuts[max(1, len(cuts) - 1) :] = [len(run)]
@@ -147,6 +152,10 @@ def _units_of(run: Sequence[BlockOnGpu], least_s: float) -> Iterator[Unit | None
             (run[-1].end_s, run[-1].end_j) if is_end else (run[last].begin_s, run[last].begin_j)
         )
         yield _unit(run[first:last], end_s=end_s, end_j=end_j)
+
+
+def _is_long(busy_s: float, least_s: float) -> bool:
+    return busy_s >= least_s * (1 - 1e-9)  # sums of tenths fall short
 
 
 def _unit(blocks: Sequence[BlockOnGpu], *, end_s: float, end_j: float | None) -> Unit | None:

@@ -24,6 +24,11 @@ def is_told() -> bool:
     return os.access(_ROLLUP, os.R_OK) and os.access(_CLEAR_REFS, os.W_OK)
 
 
+def why_untold() -> str:
+    """Say why it is not told; empty where it is."""
+    return "" if is_told() else f"this kernel has no {_ROLLUP} and {_CLEAR_REFS} for us"
+
+
 class ResidentMemory:
     """Watch this process's own memory grow from construction on."""
 

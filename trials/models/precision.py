@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from search_spaces.deployment import Precision
 from trials.backend import Tensors
 from trials.errors import MemoryLimitError, TrialError, UnsupportedError
+from trials.machine.packages import onnxruntime_version
 from trials.models.layers import Product
 from trials.models.onnx_graph import external_files
 from trials.models.onnx_model import one_line, read_model
@@ -47,7 +48,7 @@ def converter_versions(precision: Precision) -> tuple[tuple[str, str], ...]:
         return ()
     return (
         ("onnx", version("onnx")),
-        ("onnxruntime", version("onnxruntime")),
+        ("onnxruntime", onnxruntime_version()),
         ("recipe", _RECIPE),
     )
 
