@@ -83,6 +83,8 @@ class Behaviour:
         breaks_capture: Work under capture goes nowhere, as on another device.
         context_bytes: What each context allocates.
         host_tensors: Names of tensors that it reads on the host.
+        grumbles: It logs an error with every run that goes well.
+        fails_silently: Runs fail from now on, and it does not say why.
         enqueues: How often a context was asked.
     """
 
@@ -91,6 +93,8 @@ class Behaviour:
     breaks_capture: bool = False
     context_bytes: int = 1 << 16
     host_tensors: tuple[str, ...] = ()
+    grumbles: bool = False
+    fails_silently: bool = False
     enqueues: int = field(default=0)
 
 
@@ -273,6 +277,10 @@ class IExecutionContext:
         engine, behaviour = self._engine, self._engine.behaviour
         device = engine.device
         behaviour.enqueues += 1
+        if behaviour.fails_silently:
+            return False
+        if behaviour.grumbles:
+            engine.logger.log(ERROR, "an old story")
         if not self._is_warm:
             try:
                 device.load_lazily("kernels")

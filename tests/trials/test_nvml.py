@@ -172,6 +172,13 @@ def test_why_there_is_no_energy_is_said(card: MadeUpCard, said: str) -> None:
     assert bool(found) == bool(said)
 
 
+def test_energy_is_asked_of_the_card_that_is_named_and_not_of_the_first() -> None:
+    nvml = MadeUpNvml(MadeUpCard(), MadeUpCard(uuid="GPU-2", name="Tesla P4", energy_mj=None))
+
+    assert why_no_energy(uuid="GPU-1111", load=lambda: nvml) == ""
+    assert why_no_energy(uuid="GPU-2", load=lambda: nvml).startswith("Tesla P4 has no energy")
+
+
 def test_cards_are_described() -> None:
     (card,) = cards(lambda: MadeUpNvml(MadeUpCard(pids=(7, 8))))
 

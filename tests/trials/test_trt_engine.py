@@ -299,6 +299,44 @@ def test_reason_why_a_plan_is_not_taken_is_told(
     assert "build it again on this machine" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("CUDA initialization failure with error: 999", FaultError),
+        ("Cuda Runtime (out of memory)", MemoryLimitError),
+    ],
+)
+def test_runtime_that_cannot_be_made_tells_what_it_said_and_is_not_the_plans_fault(
+    device: FakeDevice, plan: Path, said: str, kind: type[Exception]
+) -> None:
+    """pybind11 makes a TypeError of it, as of a wrong argument: NVIDIA/TensorRT #308, #2913."""
+    library = fake_library(device)
+
+    def lost(logger: ILogger) -> None:
+        logger.log(ERROR, said)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    library.module.Runtime = lost
+
+    with pytest.raises(kind, match="loading plan: ") as caught:
+        load_engine(library, device, plan, POINT)
+
+    assert said in str(caught.value)
+
+
+def test_context_is_not_blamed_for_what_the_library_said_before(
+    device: FakeDevice, plan: Path, batches: tuple[Tensors, ...]
+) -> None:
+    behaviour = Behaviour(grumbles=True)
+    engine = loaded(device, plan, behaviour, cuda_graph=False)
+    engine.infer(batches[0])
+
+    behaviour.fails_silently = True
+
+    with pytest.raises(FaultError, match=r"TensorRT failed \(it does not say why\)"):
+        engine.infer(batches[0])
+
+
 def test_tensor_of_a_type_that_numpy_lacks_is_refused(device: FakeDevice, tmp_path: Path) -> None:
     node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16)
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])

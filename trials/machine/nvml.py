@@ -129,16 +129,17 @@ def meter(
         yield source
 
 
-def why_no_energy(*, ordinal: int = 0, load: Load = load_pynvml) -> str:
+def why_no_energy(*, uuid: str | None = None, ordinal: int = 0, load: Load = load_pynvml) -> str:
     """Say why the energy of a GPU cannot be told; empty where it can.
 
     Args:
-        ordinal: The number by which CUDA calls it in this process, from 0.
+        uuid: As CUDA tells it; the surest.
+        ordinal: Else the number by which CUDA calls it in this process, from 0.
         load: Loads the library.
     """
     try:
         with session(load) as nvml, _refused(nvml):
-            gpu = NvmlGpu(nvml, _uuid(nvml, ordinal))
+            gpu = NvmlGpu(nvml, uuid or _uuid(nvml, ordinal))
             told = gpu.energy().total_j is not None
     except UnsupportedError as error:
         return str(error)
