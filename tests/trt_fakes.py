@@ -86,6 +86,7 @@ class Behaviour:
         grumbles: It logs an error with every run that goes well.
         fails_silently: Runs fail from now on, and it does not say why.
         enqueues: How often a context was asked.
+        contexts: How many were made.
     """
 
     kernel_s: float = 0.0
@@ -96,6 +97,7 @@ class Behaviour:
     grumbles: bool = False
     fails_silently: bool = False
     enqueues: int = field(default=0)
+    contexts: int = field(default=0)
 
 
 def fake_library(device: FakeDevice, behaviour: Behaviour | None = None) -> Library:
@@ -208,6 +210,7 @@ class ICudaEngine:
             message = f"Cuda Runtime (out of memory): {error}"
             self.logger.log(ERROR, message)
             return None
+        self.behaviour.contexts += 1
         return IExecutionContext(self, memory)
 
     def create_engine_inspector(self) -> Any:

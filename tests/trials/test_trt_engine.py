@@ -370,6 +370,33 @@ def test_memory_is_the_weights_once_and_the_rest_for_each_context(
     assert one > 1000 + tensors
 
 
+def test_contexts_of_all_bound_sizes_are_the_memory_of_an_open_load(
+    device: FakeDevice,
+    residual_model: Path,
+    tmp_path: Path,
+    images: Callable[[int], NDArray[np.float32]],
+) -> None:
+    write_plan(residual_model, tmp_path / "any", batch_size=None)
+    behaviour = Behaviour(context_bytes=10_000)
+    batch = {"images": images(6)}
+    point = replace(
+        POINT, batch_size=6, load=OpenLoad(rate_rps=50, max_queue_delay_us=0), concurrency=2
+    )
+
+    engine = load_engine(fake_library(device, behaviour), device, tmp_path / "any", point)
+    drive_deployment(engine, [batch], deployment=point, plan=PLAN)
+    engine.close()
+
+    library = fake_library(device, behaviour)
+    closed = needed_bytes(library, device, tmp_path / "any", replace(point, load=None))
+    sizes = (1, 2, 4)  # beside the largest one
+    tensors = sum(sizes) * (3 * 8 * 8 + 5) * 4
+    assert behaviour.contexts == 2 * (len(sizes) + 1)
+    assert needed_bytes(library, device, tmp_path / "any", point) == closed + 2 * (
+        len(sizes) * 10_000 + tensors
+    )
+
+
 PLAN = MeasuringPlan(max_s=1.0, block_s=0.05, warmup_s=0.02, block_requests=20)
 
 

@@ -16,6 +16,7 @@ from trials.backends.trt_runtime import Plan, plan_from_file
 from trials.devices.device import Device
 from trials.machine.gpu_source import GpuSource
 from trials.machine.nvml import meter
+from trials.measuring.ladder import powers_up_to
 
 SERVING_OPTIONS = (
     Option(
@@ -70,6 +71,9 @@ def serving_of(deployment: Deployment) -> Serving:
 def needed_bytes(library: Library, device: Device, plan: Path, deployment: Deployment) -> int:
     """Say how much memory of the GPU serving needs: weights, contexts and their tensors.
 
+    Under an open load an engine of many batch sizes has a context for each that is bound, and
+    each holds what the largest batch of its profile takes.
+
     Computed, not watched: other processes' memory comes and goes, and CUDA hands it out in pieces
     of two megabytes. The kernels' own code, some megabytes, is left out.
 
@@ -79,9 +83,11 @@ def needed_bytes(library: Library, device: Device, plan: Path, deployment: Deplo
     with device.current():
         loaded = plan_from_file(library, plan)
         try:
-            tensors = (*loaded.inputs, *loaded.outputs)
-            bound_bytes = sum(_bytes_of(spec, deployment.batch_size) for spec in tensors)
-            each_bytes = loaded.context_bytes + bound_bytes
+            each_bytes = sum(
+                loaded.context_bytes
+                + sum(_bytes_of(spec, size) for spec in (*loaded.inputs, *loaded.outputs))
+                for size in _bound_sizes(loaded, deployment)
+            )
             return loaded.weights_bytes + deployment.concurrency * each_bytes
         finally:
             loaded.close()
@@ -203,6 +209,14 @@ class _Scoring:
             made = Bound(self._device, self._plan, self._stream, batch, serving=self._serving)
             self._bound[shapes] = self._parts.enter_context(closing(made))
         return self._bound[shapes]
+
+
+def _bound_sizes(plan: Plan, deployment: Deployment) -> tuple[int, ...]:
+    """Return the batch sizes that a lane holds a context for; see ``measuring.ladder``."""
+    is_fixed = any(spec.shape[:1] != (None,) for spec in plan.inputs)
+    if deployment.load is None or is_fixed:
+        return (deployment.batch_size,)
+    return powers_up_to(deployment.batch_size)
 
 
 def _bytes_of(spec: TensorSpec, batch_size: int) -> int:
