@@ -160,11 +160,6 @@ class CudaDevice(_Owner):
             memory_bytes=int(device.total_memory()),
         )
 
-    @_mapped("asking for free memory")
-    def free_bytes(self) -> int:
-        """Return how much memory nobody holds."""
-        return int(self._api.driver.mem_get_info()[0])
-
     @contextmanager
     def current(self) -> Iterator[None]:
         """Push the primary context for the calling thread, and pop it afterwards."""
@@ -304,12 +299,6 @@ class CudaStream(_Owner):
         """Let an event happen when the work so far is done."""
         assert isinstance(event, CudaEvent), "events of one device"
         event.event.record(self._stream)
-
-    @_mapped("waiting for an event")
-    def wait_for(self, event: Event) -> None:
-        """Do no later work before an event."""
-        assert isinstance(event, CudaEvent), "events of one device"
-        self._stream.wait_for_event(event.event)
 
     def capture(self, enqueue: Callable[[], object]) -> CudaGraph:
         """Capture what is asked of this stream; what other threads do is none of its business."""

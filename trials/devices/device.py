@@ -8,10 +8,10 @@ to this text.
 * **Whose thread.** Every call but ``facts`` needs ``with device.current():`` in the thread that
   calls, which may be entered again inside itself. What was made in one thread may be used in
   another, by one at a time.
-* **When.** ``copy_in``, ``copy_out``, ``fill``, ``record``, ``wait_for`` and ``launch`` return at
-  once. A stream does its work in the order in which it was asked, streams do theirs beside each
-  other; the host knows of nothing before ``synchronize``, ``Event.wait`` or ``Event.is_done`` says
-  so. Neither side of a copy may be touched until then.
+* **When.** ``copy_in``, ``copy_out``, ``fill``, ``record`` and ``launch`` return at once. A
+  stream does its work in the order in which it was asked, streams do theirs beside each other; the
+  host knows of nothing before ``synchronize``, ``Event.wait`` or ``Event.is_done`` says so.
+  Neither side of a copy may be touched until then.
 * **What it holds.** New memory and new arrays hold anything. Whoever made something closes it,
   once, when no work uses it any more.
 * **What breaks** raises :class:`trials.errors.MemoryLimitError` where it does not fit and
@@ -153,10 +153,6 @@ class Stream(Protocol):
         """Let an event happen when the work so far is done."""
         ...
 
-    def wait_for(self, event: Event) -> None:
-        """Do no later work before a recorded event of any stream has happened."""
-        ...
-
     def capture(self, enqueue: Callable[[], object]) -> Graph:
         """Keep the work that ``enqueue`` asks of this stream, instead of doing it.
 
@@ -194,10 +190,6 @@ class Device(Protocol):
     @property
     def facts(self) -> DeviceFacts:
         """Which it is; needs no context."""
-        ...
-
-    def free_bytes(self) -> int:
-        """Return how much memory nobody holds, of any process."""
         ...
 
     def current(self) -> AbstractContextManager[None]:

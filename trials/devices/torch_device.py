@@ -1,7 +1,5 @@
 """A GPU through PyTorch with CUDA: for machines that have it and lack pycuda.
 
-Its allocator keeps what is given back, so free memory is asked for after that was let go.
-
 Read, not run by us: PyTorch 2.13, whose names are tested against the installed one.
 """
 
@@ -77,12 +75,6 @@ class TorchDevice:
             driver=driver_version(),
             memory_bytes=int(found.total_memory),
         )
-
-    def free_bytes(self) -> int:
-        """Return how much memory nobody holds, PyTorch's own allocator included."""
-        with _mapped(self._torch, "asking for free memory"):
-            self._torch.cuda.empty_cache()
-            return int(self._torch.cuda.mem_get_info(self._index)[0])
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -224,12 +216,6 @@ class TorchStream:
         assert isinstance(event, TorchEvent), "events of one device"
         with _mapped(self._torch, "recording an event"):
             event.event.record(self._stream)
-
-    def wait_for(self, event: Event) -> None:
-        """Do no later work before an event."""
-        assert isinstance(event, TorchEvent), "events of one device"
-        with _mapped(self._torch, "waiting for an event"):
-            self._stream.wait_event(event.event)
 
     def capture(self, enqueue: Callable[[], object]) -> TorchGraph:
         """Capture what is asked of this stream; what other threads do is none of its business."""
