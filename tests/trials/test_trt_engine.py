@@ -146,6 +146,31 @@ def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
     assert (answer["y"] == -1).all()  # every byte of it is 0xFF
 
 
+def test_output_of_no_elements_is_no_sign_of_an_empty_graph(
+    device: FakeDevice, tmp_path: Path
+) -> None:
+    bounds = [onnx.numpy_helper.from_array(np.array([1], np.int64), name) for name in ("at", "ax")]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Slice", ["x", "at", "at", "ax"], ["none"]),
+    ]
+    x, y, none = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])
+        for name, width in (("x", 3), ("y", 3), ("none", 0))
+    )
+    graph = helper.make_graph(nodes, "g", [x], [y, none], bounds)
+    opset = helper.make_opsetid("", 18)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    onnx.save(model, tmp_path / "none.onnx")
+    write_plan(tmp_path / "none.onnx", tmp_path / "plan", batch_size=2)
+
+    engine = loaded(device, tmp_path / "plan")
+
+    answer = engine.infer({"x": np.ones((2, 3), np.float32)})
+    assert answer["none"].shape == (2, 0)
+    assert (answer["y"] == 1).all()
+
+
 def test_requests_take_the_inputs_of_their_batch_in_any_order(
     device: FakeDevice, plan: Path, batches: tuple[Tensors, ...]
 ) -> None:
