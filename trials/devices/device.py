@@ -56,6 +56,16 @@ class DeviceFacts:
         return f"SM{major}{minor}"
 
 
+def nvml_uuid(uuid: str, *, name: str) -> str:
+    """Write a UUID as NVML does.
+
+    Args:
+        uuid: Of the device, with dashes.
+        name: As CUDA tells it; that of a part of a card names its profile: ``… MIG 1g.10gb``.
+    """
+    return f"{'MIG' if ' MIG ' in name else 'GPU'}-{uuid}"
+
+
 class DeviceMemory(Protocol):
     """A piece of the device's memory."""
 

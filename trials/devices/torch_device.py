@@ -7,16 +7,25 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from trials.devices.device import DeviceFacts, DeviceMemory, Event, Graph, PinnedArray
+from trials.devices.device import (
+    DeviceFacts,
+    DeviceMemory,
+    Event,
+    Graph,
+    PinnedArray,
+    nvml_uuid,
+)
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.machine.gpus import driver_version
 
 _MS_PER_S = 1e3
+_capturing = Lock()  # one at a time: what warnings do is set for all threads at once
 
 
 def torch_device(index: int = 0) -> "TorchDevice":
@@ -70,7 +79,7 @@ class TorchDevice:
         return DeviceFacts(
             layer="torch",
             name=str(found.name),
-            uuid=f"GPU-{found.uuid}",
+            uuid=nvml_uuid(str(found.uuid), name=str(found.name)),
             compute_capability=(int(found.major), int(found.minor)),
             driver=driver_version(),
             memory_bytes=int(found.total_memory),
@@ -220,7 +229,7 @@ class TorchStream:
     def capture(self, enqueue: Callable[[], object]) -> TorchGraph:
         """Capture what is asked of this stream; what other threads do is none of its business."""
         graph = self._torch.cuda.CUDAGraph()
-        with self._doing("capturing"), warnings.catch_warnings():
+        with _capturing, self._doing("capturing"), warnings.catch_warnings():
             # of an empty graph PyTorch only warns
             warnings.filterwarnings("error", message=".*CUDA Graph is empty", category=UserWarning)
             graph.capture_begin(capture_error_mode="thread_local")
