@@ -111,6 +111,20 @@ def test_graph_is_launched_instead_of_enqueuing(
     assert behaviour.enqueues == before
 
 
+@pytest.mark.parametrize("specialization", ["lazy", "none"])
+def test_graph_of_kernels_that_come_later_is_refused(
+    device: FakeDevice, plan: Path, specialization: str
+) -> None:
+    """TensorRT for RTX captures none before, so a record of one would say what was not so."""
+    loaded(device, plan, kernel_specialization=specialization, cuda_graph=False).close()
+    loaded(device, plan, kernel_specialization="eager").close()
+
+    with pytest.raises(UnsupportedError, match=r"set cuda_graph: \[false\]"):
+        loaded(device, plan, kernel_specialization=specialization)
+
+    device.close()
+
+
 def test_graph_that_computes_nothing_is_a_fault(
     device: FakeDevice, plan: Path, batches: tuple[Tensors, ...]
 ) -> None:

@@ -14,6 +14,7 @@ from trials.backends.trt_lane import Bound, Lane, Serving, Shapes, Transfers, sh
 from trials.backends.trt_library import Library
 from trials.backends.trt_runtime import Plan, plan_from_file
 from trials.devices.device import Device
+from trials.errors import UnsupportedError
 from trials.machine.gpu_source import GpuSource
 from trials.machine.nvml import meter
 from trials.measuring.ladder import powers_up_to
@@ -36,6 +37,8 @@ SERVING_OPTIONS = (
 )
 """What changes how a plan is served, of either flavour."""
 
+_EAGER = "eager"  # kernels are made before the first request of a shape is answered
+
 
 def load_engine(
     library: Library, device: Device, plan: Path, deployment: Deployment
@@ -49,22 +52,37 @@ def load_engine(
         deployment: How it is served.
 
     Raises:
-        UnsupportedError: A tensor is of a type that NumPy does not have.
+        UnsupportedError: A tensor is of a type that NumPy does not have, or serving options that
+            do not go together.
         MemoryLimitError: It does not fit.
         FaultError: It cannot be read, is damaged, or was built for another version or GPU.
     """
+    serving = serving_of(deployment)
     with device.current():
-        return TrtEngine(device, plan_from_file(library, plan), serving_of(deployment))
+        return TrtEngine(device, plan_from_file(library, plan), serving)
 
 
 def serving_of(deployment: Deployment) -> Serving:
-    """Read the serving options, with their defaults."""
+    """Read the serving options, with their defaults.
+
+    Raises:
+        UnsupportedError: A CUDA graph is asked for whose kernels come later, or never: TensorRT
+            for RTX captures none before its kernels for the shape are made.
+    """
     chosen = {option.name: option.default for option in SERVING_OPTIONS}
     chosen |= dict(deployment.options)
+    specialization = str(chosen.get("kernel_specialization", _EAGER))
+    if chosen["cuda_graph"] and specialization != _EAGER:
+        raise UnsupportedError(
+            f"cuda_graph: true goes with kernel_specialization: eager, not {specialization}: "
+            "TensorRT for RTX captures no graph before the kernels for a shape are made; set "
+            "cuda_graph: [false], or add the rule "
+            "not cuda_graph or kernel_specialization == 'eager'"
+        )
     return Serving(
         cuda_graph=bool(chosen["cuda_graph"]),
         transfers=Transfers(str(chosen["transfers"])),
-        specialization=str(chosen.get("kernel_specialization", "eager")),
+        specialization=specialization,
     )
 
 
