@@ -73,9 +73,6 @@ class Driver:
     def mem_alloc(self, size: int) -> "Allocation":
         return Allocation(calls(self.device.memory, size))
 
-    def mem_get_info(self) -> tuple[int, int]:
-        return calls(self.device.free_bytes), self.device.facts.memory_bytes
-
     def pagelocked_empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         held = calls(self.device.pinned, shape, dtype)
         array: NDArray[Any] = np.asarray(Pagelocked(self, held))
@@ -194,9 +191,6 @@ class Stream:
 
     def synchronize(self) -> None:
         calls(self.inner.synchronize)
-
-    def wait_for_event(self, event: Event) -> None:
-        calls(self.inner.wait_for, event.inner)
 
 
 def _bindings_over(device: FakeDevice) -> Any:

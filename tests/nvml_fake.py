@@ -25,6 +25,7 @@ class MadeUpCard:
     reasons: int = 0
     field_values: dict[int, int] = field(default_factory=dict)
     pids: tuple[int, ...] = (os.getpid(),)
+    busy: tuple[tuple[int, int, int], ...] = ()  # (pid, moment in us, use in %), of samples
     silent: tuple[str, ...] = ()  # calls that this card does not answer
     parent: "MadeUpCard | None" = None  # of a part
 
@@ -128,6 +129,16 @@ class MadeUpNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: MadeUpCard) -> list[Any]:  # noqa: N802
         return [SimpleNamespace(pid=pid) for pid in card.pids]
+
+    def nvmlDeviceGetProcessUtilization(self, card: MadeUpCard, since_us: int) -> list[Any]:  # noqa: N802
+        found = [
+            SimpleNamespace(pid=pid, timeStamp=at_us, smUtil=use)
+            for pid, at_us, use in card.busy
+            if at_us > since_us
+        ]
+        if not found:
+            raise NVMLError("Not Found")
+        return self._answered(card, "nvmlDeviceGetProcessUtilization", found)
 
     @staticmethod
     def _answered(card: MadeUpCard, call: str, answer: Answer) -> Answer:

@@ -84,7 +84,10 @@ class Behaviour:
         breaks_capture: Work under capture goes nowhere, as on another device.
         context_bytes: What each context allocates.
         host_tensors: Names of tensors that it reads on the host.
+        grumbles: It logs an error with every run that goes well.
+        fails_silently: Runs fail from now on, and it does not say why.
         enqueues: How often a context was asked.
+        contexts: How many were made.
     """
 
     kernel_s: float = 0.0
@@ -92,7 +95,10 @@ class Behaviour:
     breaks_capture: bool = False
     context_bytes: int = 1 << 16
     host_tensors: tuple[str, ...] = ()
+    grumbles: bool = False
+    fails_silently: bool = False
     enqueues: int = field(default=0)
+    contexts: int = field(default=0)
 
 
 def fake_library(device: FakeDevice, behaviour: Behaviour | None = None) -> Library:
@@ -205,6 +211,7 @@ class ICudaEngine:
             message = f"Cuda Runtime (out of memory): {error}"
             self.logger.log(ERROR, message)
             return None
+        self.behaviour.contexts += 1
         return IExecutionContext(self, memory)
 
     def create_engine_inspector(self) -> Any:
@@ -274,6 +281,10 @@ class IExecutionContext:
         engine, behaviour = self._engine, self._engine.behaviour
         device = engine.device
         behaviour.enqueues += 1
+        if behaviour.fails_silently:
+            return False
+        if behaviour.grumbles:
+            engine.logger.log(ERROR, "an old story")
         if not self._is_warm:
             try:
                 device.load_lazily("kernels")

@@ -72,7 +72,8 @@ class BlockOnGpu:
         temperature_c: The higher of both readings, degrees Celsius.
         memory_bytes: The larger of both readings, of everybody.
         reasons: What held the clocks back, bits of ``machine.gpu_source.Reason``.
-        others: Processes of others that computed on it.
+        others: Processes of others that held a context on it, busy or not.
+        busy_others: Those of them that it worked for, as far as that is told.
         reading_s: How long both readings took, outside the block, seconds; 0 if computed.
     """
 
@@ -89,6 +90,7 @@ class BlockOnGpu:
     reasons: int
     others: int
     reading_s: float
+    busy_others: int = 0  # records of before know none
 
     @property
     def wall_s(self) -> float:

@@ -1,11 +1,13 @@
 """How pycuda and ``cuda.bindings`` are called, over a computed driver: errors and graphs."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from device_fakes import CUresult, driver_over
+from device_fakes import CudaError, CUresult, driver_over
 
 from trials.devices.cuda import CudaDevice
 from trials.devices.device import Stream
@@ -72,6 +74,49 @@ def test_facts_are_told_before_any_context_is_made(libraries: tuple[Any, Any]) -
 
     assert facts.target == "SM89"
     assert facts.uuid == "GPU-01010101-0101-0101-0101-010101010101"
+
+
+def test_uuid_is_that_of_the_part_where_the_bindings_have_two_calls(
+    libraries: tuple[Any, Any],
+) -> None:
+    """The first of CUDA 12 tells the whole card's."""
+    part = SimpleNamespace(bytes=b"\x02" * 16)
+    libraries[1].cuDeviceGetUuid_v2 = lambda _: (CUresult.CUDA_SUCCESS, part)
+
+    assert "02020202" in CudaDevice(*libraries).facts.uuid
+
+
+def test_context_that_cannot_be_left_is_a_fault(libraries: tuple[Any, Any]) -> None:
+    device, context = CudaDevice(*libraries), libraries[0].Context
+
+    def lost() -> None:
+        raise CudaError("cuCtxPopCurrent failed: an illegal memory access was encountered")
+
+    context.pop = lost
+
+    with pytest.raises(FaultError, match="leaving the GPU's context: "), device.current():
+        pass
+
+
+def test_threads_that_enter_at_once_retain_the_context_once(libraries: tuple[Any, Any]) -> None:
+    device, retained = CudaDevice(*libraries), []
+    driver = libraries[0]
+
+    def retain() -> Any:
+        retained.append(driver.Context)
+        sleep(0.02)  # in which the other threads ask as well
+        return driver.Context
+
+    driver.Device = lambda _: SimpleNamespace(retain_primary_context=retain)
+
+    def enter(_: int) -> None:
+        with device.current():
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, range(4)))
+
+    assert len(retained) == 1
 
 
 def test_instance_of_a_shared_gpu_is_named_as_nvml_names_it(libraries: tuple[Any, Any]) -> None:

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import current_thread
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from gpu_scripted import ScriptedGpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from trials.backend import Request, Tensors, TensorSpec
 from trials.devices.clocks import Clock, RealClock, VirtualClock
 from trials.devices.fake import Costs, FakeDevice
 from trials.errors import FaultError
+from trials.machine.gpu_source import GpuEnergy
 from trials.measurement import Block
 from trials.measuring.closed_loop import Quota
 from trials.measuring.device_loop import ENQUEUE_BOUND, DeviceLoop, is_enqueue_bound
@@ -291,6 +294,42 @@ def test_cap_ends_a_block_with_one_request_of_each_context() -> None:
         block = loop.block(quota(window_s=10, requests=1000, cap_s=0))
 
     assert block.latencies_s.size == 2
+
+
+@dataclass(kw_only=True)
+class MeteredEngine(Engine):
+    """Its energy counter tells how many contexts were bound."""
+
+    @contextmanager
+    def gpu(self) -> Iterator[ScriptedGpu]:
+        yield BindingsMeter(self)
+
+
+class BindingsMeter(ScriptedGpu):
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def energy(self) -> GpuEnergy:
+        return GpuEnergy(at_s=perf_counter(), total_j=float(len(self._engine.entered)))
+
+
+def test_no_block_counts_whose_meters_were_read_over_a_change_of_who_drives() -> None:
+    """As the first would where the cold call took the time of the warm-up."""
+    slow_once = (200_000.0, *[10.0] * 100_000)
+    each_us = (slow_once, *[(10.0,)] * 5)
+    costs = Costs(call_ns=300 * US, ask_ns=200)
+    device = FakeDevice(clock=RealClock(), costs=costs, kernels_at_once=3)
+    engine = MeteredEngine(device=device, each_us=each_us)
+    plan = MeasuringPlan(max_s=0.8, block_s=0.2, warmup_s=0.02, block_requests=20)
+
+    driven = drive(engine, BATCHES, concurrency=3, batch_size=1, plan=plan)
+
+    told = [block.gpu for block in driven.blocks if block.gpu is not None]
+    assert driven.timing is not None
+    assert driven.timing.threads == 3
+    assert len(told) == len(driven.blocks)
+    assert {(one.begin_j, one.end_j) for one in told} == {(6.0, 6.0)}
 
 
 def test_drive_records_how_requests_went_to_the_device() -> None:

@@ -173,8 +173,18 @@ def test_gpu_that_stays_hot_is_flagged_and_not_repeated_for_ever() -> None:
     assert driven.gpu.reasons == ("thermal",)
 
 
-def test_processes_of_others_on_the_gpu_are_contention() -> None:
+def test_process_that_only_holds_a_context_is_told_and_disturbs_nothing() -> None:
+    """NVML names an idle notebook, or a server that shares the card out, like any other."""
     driven = driven_on(ScriptedGpu(script=lambda _: replace(STATE, others=2)))
+
+    assert CONTENDED not in driven.flags
+    assert driven.quiet.repeated_blocks == 0
+    assert driven.gpu is not None
+    assert driven.gpu.shared_blocks == len(driven.blocks)
+
+
+def test_processes_of_others_that_compute_on_the_gpu_are_contention() -> None:
+    driven = driven_on(ScriptedGpu(script=lambda _: replace(STATE, others=2, busy_others=1)))
 
     assert CONTENDED in driven.flags
     assert driven.gpu is not None

@@ -144,6 +144,45 @@ def test_processes_of_others_are_counted(pids: tuple[int, ...], others: int) -> 
     assert source_over(MadeUpNvml(MadeUpCard(pids=pids))).state().others == others
 
 
+@pytest.mark.parametrize(
+    ("pids", "uses", "busy_others"),
+    [
+        ((MINE, 7), {MINE: 90}, 0),  # a notebook that rests
+        ((MINE, 7), {MINE: 90, 7: 0}, 0),
+        ((MINE, 7, 8), {MINE: 90, 7: 5}, 1),
+        ((4_000_000, 4_000_001), {4_000_000: 90}, 0),  # a container: ours by a number of the host
+        ((4_000_000, 4_000_001), {4_000_000: 90, 4_000_001: 5}, 1),
+    ],
+)
+def test_processes_of_others_are_busy_where_the_gpu_worked_for_them(
+    pids: tuple[int, ...], uses: dict[int, int], busy_others: int
+) -> None:
+    card = MadeUpCard(pids=pids)
+    source = source_over(MadeUpNvml(card))
+
+    card.busy = tuple((pid, 1_000, use) for pid, use in uses.items())
+
+    assert source.state().busy_others == busy_others
+
+
+def test_work_of_others_counts_once_and_not_before_the_meters_were_opened() -> None:
+    card = MadeUpCard(pids=(MINE, 7), busy=((7, 1_000, 50),))
+    source = source_over(MadeUpNvml(card))
+
+    before = source.state().busy_others
+    card.busy = ((7, 2_000, 50),)
+    beside, behind = source.state().busy_others, source.state().busy_others
+
+    assert (before, beside, behind) == (0, 1, 0)
+
+
+def test_processes_are_told_where_nobody_tells_whether_they_work() -> None:
+    silent = ("nvmlDeviceGetProcessUtilization",)
+    state = source_over(MadeUpNvml(MadeUpCard(pids=(MINE, 7), silent=silent))).state()
+
+    assert (state.others, state.busy_others) == (1, 0)
+
+
 def test_energy_of_a_part_of_a_card_is_nobodys() -> None:
     whole = MadeUpCard(mig=1)
     part = MadeUpCard(uuid="MIG-1", name="part", parent=whole)
@@ -170,6 +209,13 @@ def test_why_there_is_no_energy_is_said(card: MadeUpCard, said: str) -> None:
 
     assert said in found
     assert bool(found) == bool(said)
+
+
+def test_energy_is_asked_of_the_card_that_is_named_and_not_of_the_first() -> None:
+    nvml = MadeUpNvml(MadeUpCard(), MadeUpCard(uuid="GPU-2", name="Tesla P4", energy_mj=None))
+
+    assert why_no_energy(uuid="GPU-1111", load=lambda: nvml) == ""
+    assert why_no_energy(uuid="GPU-2", load=lambda: nvml).startswith("Tesla P4 has no energy")
 
 
 def test_cards_are_described() -> None:

@@ -173,3 +173,11 @@ def test_large_inputs_are_bound_in_powers_of_two() -> None:
 
     assert ladder.sizes == (1, 2, 4, 8, 16, 32, 48)
     assert ladder.filled[33] == 48
+
+
+def test_sizes_that_cost_a_context_each_are_powers_of_two() -> None:
+    inputs: list[Tensors] = [{"x": np.zeros((6, 1))}]
+
+    ladder = ladder_over(inputs, size=6, lanes=1, is_costly=True)
+
+    assert ladder.sizes == (1, 2, 4, 6)

@@ -5,6 +5,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -372,6 +374,22 @@ def test_builder_that_gives_up_says_whose_fault_it_is(
 
     assert type(failure) is kind
     assert said in str(failure)
+
+
+def test_builder_that_cannot_be_made_is_a_fault_and_not_the_models(
+    backend: Backend, cnn: Path
+) -> None:
+    real = library()
+
+    def lost(logger: Any) -> None:
+        logger.log(real.module.ILogger.Severity.ERROR, "CUDA initialization failure: 999")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    module = SimpleNamespace(**{**vars(real.module), "Builder": lost})
+    without_cuda = TensorRtBackend("SM89", load=lambda: replace(real, module=module))
+
+    with pytest.raises(FaultError, match=r"building cnn\.onnx for SM89: .* failure: 999"):
+        without_cuda.build(cnn, spec_for(backend, Precision.FP32), cnn.with_name("plan"))
 
 
 def test_library_names_its_targets_oldest_first() -> None:

@@ -122,6 +122,20 @@ def test_graph_is_launched_instead_of_enqueuing(
     assert behaviour.enqueues == before
 
 
+@pytest.mark.parametrize("specialization", ["lazy", "none"])
+def test_graph_of_kernels_that_come_later_is_refused(
+    device: FakeDevice, plan: Path, specialization: str
+) -> None:
+    """TensorRT for RTX captures none before, so a record of one would say what was not so."""
+    loaded(device, plan, kernel_specialization=specialization, cuda_graph=False).close()
+    loaded(device, plan, kernel_specialization="eager").close()
+
+    with pytest.raises(UnsupportedError, match=r"set cuda_graph: \[false\]"):
+        loaded(device, plan, kernel_specialization=specialization)
+
+    device.close()
+
+
 def test_graph_that_computes_nothing_is_a_fault(
     device: FakeDevice, plan: Path, batches: tuple[Tensors, ...]
 ) -> None:
@@ -155,6 +169,31 @@ def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
 
     answer = engine.infer({"x": np.ones((2, 3), np.int32)})
     assert (answer["y"] == -1).all()  # every byte of it is 0xFF
+
+
+def test_output_of_no_elements_is_no_sign_of_an_empty_graph(
+    device: FakeDevice, tmp_path: Path
+) -> None:
+    bounds = [onnx.numpy_helper.from_array(np.array([1], np.int64), name) for name in ("at", "ax")]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("Slice", ["x", "at", "at", "ax"], ["none"]),
+    ]
+    x, y, none = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])
+        for name, width in (("x", 3), ("y", 3), ("none", 0))
+    )
+    graph = helper.make_graph(nodes, "g", [x], [y, none], bounds)
+    opset = helper.make_opsetid("", 18)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    onnx.save(model, tmp_path / "none.onnx")
+    write_plan(tmp_path / "none.onnx", tmp_path / "plan", batch_size=2)
+
+    engine = loaded(device, tmp_path / "plan")
+
+    answer = engine.infer({"x": np.ones((2, 3), np.float32)})
+    assert answer["none"].shape == (2, 0)
+    assert (answer["y"] == 1).all()
 
 
 def test_requests_take_the_inputs_of_their_batch_in_any_order(
@@ -310,6 +349,44 @@ def test_reason_why_a_plan_is_not_taken_is_told(
     assert "build it again on this machine" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("CUDA initialization failure with error: 999", FaultError),
+        ("Cuda Runtime (out of memory)", MemoryLimitError),
+    ],
+)
+def test_runtime_that_cannot_be_made_tells_what_it_said_and_is_not_the_plans_fault(
+    device: FakeDevice, plan: Path, said: str, kind: type[Exception]
+) -> None:
+    """pybind11 makes a TypeError of it, as of a wrong argument: NVIDIA/TensorRT #308, #2913."""
+    library = fake_library(device)
+
+    def lost(logger: ILogger) -> None:
+        logger.log(ERROR, said)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    library.module.Runtime = lost
+
+    with pytest.raises(kind, match="loading plan: ") as caught:
+        load_engine(library, device, plan, POINT)
+
+    assert said in str(caught.value)
+
+
+def test_context_is_not_blamed_for_what_the_library_said_before(
+    device: FakeDevice, plan: Path, batches: tuple[Tensors, ...]
+) -> None:
+    behaviour = Behaviour(grumbles=True)
+    engine = loaded(device, plan, behaviour, cuda_graph=False)
+    engine.infer(batches[0])
+
+    behaviour.fails_silently = True
+
+    with pytest.raises(FaultError, match=r"TensorRT failed \(it does not say why\)"):
+        engine.infer(batches[0])
+
+
 def test_tensor_of_a_type_that_numpy_lacks_is_refused(device: FakeDevice, tmp_path: Path) -> None:
     node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16)
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
@@ -341,6 +418,33 @@ def test_memory_is_the_weights_once_and_the_rest_for_each_context(
     tensors = BATCH * (3 * 8 * 8 + 5) * 4
     assert three - one == 2 * (1000 + tensors)
     assert one > 1000 + tensors
+
+
+def test_contexts_of_all_bound_sizes_are_the_memory_of_an_open_load(
+    device: FakeDevice,
+    residual_model: Path,
+    tmp_path: Path,
+    images: Callable[[int], NDArray[np.float32]],
+) -> None:
+    write_plan(residual_model, tmp_path / "any", batch_size=None)
+    behaviour = Behaviour(context_bytes=10_000)
+    batch = {"images": images(6)}
+    point = replace(
+        POINT, batch_size=6, load=OpenLoad(rate_rps=50, max_queue_delay_us=0), concurrency=2
+    )
+
+    engine = load_engine(fake_library(device, behaviour), device, tmp_path / "any", point)
+    drive_deployment(engine, [batch], deployment=point, plan=PLAN)
+    engine.close()
+
+    library = fake_library(device, behaviour)
+    closed = needed_bytes(library, device, tmp_path / "any", replace(point, load=None))
+    sizes = (1, 2, 4)  # beside the largest one
+    tensors = sum(sizes) * (3 * 8 * 8 + 5) * 4
+    assert behaviour.contexts == 2 * (len(sizes) + 1)
+    assert needed_bytes(library, device, tmp_path / "any", point) == closed + 2 * (
+        len(sizes) * 10_000 + tensors
+    )
 
 
 PLAN = MeasuringPlan(max_s=1.0, block_s=0.05, warmup_s=0.02, block_requests=20)

@@ -15,7 +15,7 @@ from trials.backend import Capabilities, EngineSpec, Tensors, Workshop
 from trials.backends.trt_build import Order, build_plan
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.backends.trt_layers import layers_from_inspector
-from trials.backends.trt_library import Library, foreign_errors, library
+from trials.backends.trt_library import Library, library
 from trials.backends.trt_options import capabilities_of
 from trials.backends.trt_runtime import plan_from_file
 from trials.devices.catalog import this_device
@@ -142,7 +142,9 @@ class TensorRtBackend:
     def why_no_energy(self, deployment: Deployment) -> str:
         """Say why the energy of a deployment cannot be told here; empty where it can."""
         del deployment
-        return why_no_energy()
+        if (here := self._gpu()) is None:
+            return "engines for a named target are not measured"
+        return why_no_energy(uuid=here.uuid)
 
     def _device(self) -> Device:
         try:
@@ -160,8 +162,7 @@ class TensorRtBackend:
             )
         found = self._library()
         order = Order(model=model, spec=spec, target=self._aim(found), workshop=workshop)
-        with foreign_errors(f"building {model.name} for {self._target or 'the GPU here'}"):
-            return build_plan(found, order, plan)
+        return build_plan(found, order, plan)
 
     def _aim(self, found: Library) -> str | None:
         """Say what the builder is told; the data-centre flavour knows its GPU by itself.

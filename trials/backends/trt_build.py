@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from trials.backend import EngineSpec, Workshop
-from trials.backends.trt_library import Library, Said
+from trials.backends.trt_library import NO_MEMORY, Library, Said, foreign_errors, short
 from trials.backends.trt_options import Profile, profile_of, set_options
 from trials.backends.trt_progress import Watch
 from trials.backends.trt_timing import cache_file, timings
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.inspection import BuildLog, build_log
 
-_MOST_CHARACTERS = 300
 _NO_WORKSPACE = ("within workspace limit", "requires workspace memory", "insufficient workspace")
-_NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", *_NO_WORKSPACE)
+_NO_MEMORY = (*NO_MEMORY, *_NO_WORKSPACE)
 # the compiler's word for what the device lacks, against a fault of its own
 _NO_SUPPORT = ("not supported", "unsupported", "cannot compile", "not implemented")
 
@@ -54,7 +53,18 @@ def build_plan(library: Library, order: Order, plan: Path) -> BuildLog:
         FaultError: The builder broke.
         BaseException: What the workshop raised to break it off.
     """
-    trt, said = library.module, Said()
+    said = Said()
+    with foreign_errors(f"building {order.model.name} for {order.target or 'the GPU here'}", said):
+        serialized = _parsed_and_compiled(library, order, said)
+    if serialized is None:
+        raise build_failure(said, order.spec)
+    plan.write_bytes(bytes(serialized))
+    return build_log(said.lines)
+
+
+def _parsed_and_compiled(library: Library, order: Order, said: Said) -> Any:
+    """Return the serialized engine; None where there is none."""
+    trt = library.module
     logger = said.logger(trt)
     builder = trt.Builder(logger)
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -70,11 +80,7 @@ def build_plan(library: Library, order: Order, plan: Path) -> BuildLog:
     set_options(trt, config, order.spec)
     if order.target is not None:
         _aim(trt, config, order.target)
-    serialized = _compiled(library, order, said, (builder, network, config))
-    if serialized is None:
-        raise build_failure(said, order.spec)
-    plan.write_bytes(bytes(serialized))
-    return build_log(said.lines)
+    return _compiled(library, order, said, (builder, network, config))
 
 
 def _compiled(library: Library, order: Order, said: Said, parts: tuple[Any, Any, Any]) -> Any:
@@ -98,7 +104,7 @@ def build_failure(
     said: Said, spec: EngineSpec
 ) -> UnsupportedError | MemoryLimitError | FaultError:
     """Tell from what a builder said whose fault it is that there is no engine."""
-    reason = _short(said.errors[-1]) if said.errors else "it does not say why"
+    reason = short(said.errors[-1]) if said.errors else "it does not say why"
     told = " ".join(said.errors).lower()
     if any(word in told for word in _NO_MEMORY):
         limit = int(dict(spec.options).get("workspace_mib", 0))
@@ -119,7 +125,7 @@ def _first_problem(parser: Any) -> str:
     error = parser.get_error(0)
     name, operator = error.node_name(), error.node_operator()
     where = f"node {name!r} ({operator}): " if operator else ""
-    return f"{where}{_short(error.desc())}"
+    return f"{where}{short(error.desc())}"
 
 
 def _add_profile(builder: Any, config: Any, network: Any, sizes: Profile) -> None:
@@ -151,8 +157,3 @@ def _aim(trt: Any, config: Any, target: str) -> None:
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(getattr(trt.ComputeCapability, target), 0):
         raise UnsupportedError(f"TensorRT does not build for {target}")
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}…"

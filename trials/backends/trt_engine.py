@@ -15,9 +15,13 @@ from trials.backends.trt_library import Library
 from trials.backends.trt_options import refuse_idle
 from trials.backends.trt_runtime import Plan, plan_from_file
 from trials.devices.device import Device
+from trials.errors import UnsupportedError
 from trials.machine.gpu_source import GpuSource
 from trials.machine.nvml import meter
+from trials.measuring.ladder import powers_up_to
 from trials.serving_options import transfers_of, uses_cuda_graph
+
+_EAGER = "eager"  # kernels are made before the first request of a shape is answered
 
 
 def load_engine(
@@ -33,27 +37,44 @@ def load_engine(
 
     Raises:
         UnsupportedError: A tensor is of a type that NumPy does not have, or an option that means
-            nothing to this engine.
+            nothing to this engine or does not go with another.
         MemoryLimitError: It does not fit.
         FaultError: It cannot be read, is damaged, or was built for another version or GPU.
     """
     refuse_idle(deployment.options)
+    serving = serving_of(deployment)
     with device.current():
-        return TrtEngine(device, plan_from_file(library, plan), serving_of(deployment))
+        return TrtEngine(device, plan_from_file(library, plan), serving)
 
 
 def serving_of(deployment: Deployment) -> Serving:
-    """Read the serving options, with their defaults."""
+    """Read the serving options, with their defaults.
+
+    Raises:
+        UnsupportedError: A CUDA graph is asked for whose kernels come later, or never: TensorRT
+            for RTX captures none before its kernels for the shape are made.
+    """
     chosen = dict(deployment.options)
+    specialization = str(chosen.get("kernel_specialization", _EAGER))
+    if uses_cuda_graph(chosen) and specialization != _EAGER:
+        raise UnsupportedError(
+            f"cuda_graph: true goes with kernel_specialization: eager, not {specialization}: "
+            "TensorRT for RTX captures no graph before the kernels for a shape are made; set "
+            "cuda_graph: [false], or add the rule "
+            "not cuda_graph or kernel_specialization == 'eager'"
+        )
     return Serving(
         cuda_graph=uses_cuda_graph(chosen),
         transfers=transfers_of(chosen),
-        specialization=str(chosen.get("kernel_specialization", "eager")),
+        specialization=specialization,
     )
 
 
 def needed_bytes(library: Library, device: Device, plan: Path, deployment: Deployment) -> int:
     """Say how much memory of the GPU serving needs: weights, contexts and their tensors.
+
+    Under an open load an engine of many batch sizes has a context for each that is bound, and
+    each holds what the largest batch of its profile takes.
 
     Computed, not watched: other processes' memory comes and goes, and CUDA hands it out in pieces
     of two megabytes. The kernels' own code, some megabytes, is left out.
@@ -64,9 +85,11 @@ def needed_bytes(library: Library, device: Device, plan: Path, deployment: Deplo
     with device.current():
         loaded = plan_from_file(library, plan)
         try:
-            tensors = (*loaded.inputs, *loaded.outputs)
-            bound_bytes = sum(_bytes_of(spec, deployment.batch_size) for spec in tensors)
-            each_bytes = loaded.context_bytes + bound_bytes
+            each_bytes = sum(
+                loaded.context_bytes
+                + sum(_bytes_of(spec, size) for spec in (*loaded.inputs, *loaded.outputs))
+                for size in _bound_sizes(loaded, deployment)
+            )
             return loaded.weights_bytes + deployment.concurrency * each_bytes
         finally:
             loaded.close()
@@ -188,6 +211,14 @@ class _Scoring:
             made = Bound(self._device, self._plan, self._stream, batch, serving=self._serving)
             self._bound[shapes] = self._parts.enter_context(closing(made))
         return self._bound[shapes]
+
+
+def _bound_sizes(plan: Plan, deployment: Deployment) -> tuple[int, ...]:
+    """Return the batch sizes that a lane holds a context for; see ``measuring.ladder``."""
+    is_fixed = any(spec.shape[:1] != (None,) for spec in plan.inputs)
+    if deployment.load is None or is_fixed:
+        return (deployment.batch_size,)
+    return powers_up_to(deployment.batch_size)
 
 
 def _bytes_of(spec: TensorSpec, batch_size: int) -> int:

@@ -195,7 +195,7 @@ def _check_replay(
 def _is_all(array: NDArray[Any], byte: int) -> NDArray[np.bool_]:
     """Tell for each element whether all of its bytes are ``byte``, shape ``(elements,)``."""
     octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return np.asarray((octets.reshape(array.size, -1) == byte).all(axis=1))
+    return np.asarray((octets.reshape(-1, array.itemsize) == byte).all(axis=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,14 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from trials.errors import UnsupportedError
+from trials.errors import FaultError, MemoryLimitError, TrialError, UnsupportedError
 
 _FLAVOURS = ("tensorrt", "tensorrt_rtx")  # the first that is there
+NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cudaerrormemoryallocation")
+"""What TensorRT says, in small letters, where something does not fit."""
+
+_NOT_MADE = "nullptr"  # of pybind11, where a constructor of TensorRT gave nothing
+_MOST_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +103,47 @@ class Said:
 
 
 @contextmanager
-def foreign_errors(doing: str) -> Iterator[None]:
+def foreign_errors(doing: str, said: Said) -> Iterator[None]:
     """Map what the bindings throw, which is little: most of it is said to the logger.
+
+    A builder or runtime that cannot be made, because CUDA does not start or the GPU is lost, is a
+    TypeError of theirs too (NVIDIA/TensorRT #308, #2913), and no argument's fault.
+
+    Args:
+        doing: What is being done, for the message.
+        said: What the library says meanwhile.
 
     Raises:
         UnsupportedError: An argument that this version does not take.
+        MemoryLimitError: It does not fit.
+        FaultError: The library does not start.
     """
     try:
         yield
     except (TypeError, ValueError, AttributeError) as error:
+        if _NOT_MADE in str(error):
+            raise trouble(doing, said, 0) from error
         raise UnsupportedError(f"{doing}: TensorRT does not take this: {error}") from error
+
+
+def trouble(doing: str, said: Said, heard: int) -> TrialError:
+    """Tell from what the library has said since what kind of trouble it is in.
+
+    Args:
+        doing: What was being done, for the message.
+        said: All that it said.
+        heard: How many errors it had said before.
+    """
+    errors = said.errors[heard:]
+    reason = short(errors[-1]) if errors else "it does not say why"
+    if any(word in " ".join(errors).lower() for word in NO_MEMORY):
+        return MemoryLimitError(
+            f"{doing}: the GPU has no memory for it ({reason}); lower batch_size or concurrency"
+        )
+    return FaultError(f"{doing}: TensorRT failed ({reason})")
+
+
+def short(text: str) -> str:
+    """Bring what the library said onto one line of readable length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}…"

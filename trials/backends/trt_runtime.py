@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from trials.backend import TensorSpec
-from trials.backends.trt_library import Library, Said, foreign_errors
-from trials.errors import FaultError, MemoryLimitError, TrialError, UnsupportedError
+from trials.backends.trt_library import (
+    NO_MEMORY,
+    Library,
+    Said,
+    foreign_errors,
+    short,
+    trouble,
+)
+from trials.errors import FaultError, TrialError, UnsupportedError
 
 TYPES = {
     "FLOAT": "float32",
@@ -23,11 +30,9 @@ TYPES = {
 }
 """Those of TensorRT that NumPy has too, by their names in it."""
 
-_NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "cudaerrormemoryallocation")
 _NO_DRIVER = ("driver version is insufficient", "no cuda-capable device")
 _OTHER_VERSION = ("version tag", "serialization version", "same version", "stdversionread")
 _OTHER_GPU = ("incompatible device", "compute capability", "expecting compute", "platform")
-_MOST_CHARACTERS = 300
 
 
 def plan_from_file(library: Library, path: Path) -> "Plan":
@@ -36,14 +41,15 @@ def plan_from_file(library: Library, path: Path) -> "Plan":
     Raises:
         UnsupportedError: A tensor is of a type that NumPy does not have.
         MemoryLimitError: It does not fit.
-        FaultError: It cannot be read, is damaged, or was built for another version or GPU.
+        FaultError: It cannot be read, is damaged, or was built for another version or GPU, or
+            CUDA does not start.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise FaultError(f"{path.name} cannot be read: {error.strerror}") from error
     said = Said()
-    with foreign_errors(f"loading {path.name}"):
+    with foreign_errors(f"loading {path.name}", said):
         runtime = library.module.Runtime(said.logger(library.module))
         engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
@@ -181,6 +187,7 @@ class Context:
     def __init__(self, context: Any, said: Said) -> None:
         self._context = context
         self._said = said
+        self._heard = len(said.errors)  # that are not of what this context does next
 
     def set_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Set the shape of an input.
@@ -211,9 +218,9 @@ class Context:
         Raises:
             FaultError: The runtime refuses.
         """
-        heard = len(self._said.errors)
         if not self._context.set_tensor_address(name, address):
-            raise trouble(f"binding {name!r}", self._said, heard)
+            raise trouble(f"binding {name!r}", self._said, self._heard)
+        self._heard = len(self._said.errors)
 
     def enqueue(self, handle: int) -> None:
         """Ask a stream for one request; returns at once.
@@ -223,36 +230,20 @@ class Context:
             FaultError: The runtime broke.
         """
         if not self._context.execute_async_v3(handle):
-            raise trouble("running a request", self._said, len(self._said.errors) - 1)
+            raise trouble("running a request", self._said, self._heard)
+        self._heard = len(self._said.errors)
 
     def close(self) -> None:
         """Give its memory back; its work is done."""
         del self._context
 
 
-def trouble(doing: str, said: Said, heard: int) -> TrialError:
-    """Tell from what the library has said since what kind of trouble it is in.
-
-    Args:
-        doing: What was being done, for the message.
-        said: All that it said.
-        heard: How many errors it had said before.
-    """
-    errors = said.errors[heard:]
-    reason = _short(errors[-1]) if errors else "it does not say why"
-    if any(word in " ".join(errors).lower() for word in _NO_MEMORY):
-        return MemoryLimitError(
-            f"{doing}: the GPU has no memory for it ({reason}); lower batch_size or concurrency"
-        )
-    return FaultError(f"{doing}: TensorRT failed ({reason})")
-
-
 def _refusal(library: Library, name: str, said: Said) -> TrialError:
     """Say why a plan is not taken, and what to do."""
     told = " ".join(said.errors).lower()
-    reason = _short(said.errors[-1]) if said.errors else "it does not say why"
+    reason = short(said.errors[-1]) if said.errors else "it does not say why"
     mine = f"{library.name} {library.version}"
-    if any(word in told for word in _NO_MEMORY):
+    if any(word in told for word in NO_MEMORY):
         return trouble(f"loading {name}", said, 0)
     if any(word in told for word in _NO_DRIVER):
         return FaultError(
@@ -274,8 +265,3 @@ def _all_known(shape: tuple[int | None, ...]) -> tuple[int, ...] | None:
 
 def _with_none(shape: tuple[int, ...]) -> tuple[int | None, ...]:
     return tuple(None if size < 0 else size for size in shape)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}…"

@@ -16,12 +16,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
+from threading import Lock
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from numpy.typing import DTypeLike, NDArray
 
-from trials.devices.device import DeviceFacts, DeviceMemory, Event, Graph, PinnedArray
+from trials.devices.device import (
+    DeviceFacts,
+    DeviceMemory,
+    Event,
+    Graph,
+    PinnedArray,
+    nvml_uuid,
+)
 from trials.errors import FaultError, MemoryLimitError, TrialError, UnsupportedError
 from trials.machine.gpus import driver_version
 
@@ -135,6 +143,7 @@ class CudaDevice(_Owner):
         super().__init__(_Api(driver, graphs))
         self._index = index
         self._context: Any = None
+        self._lock = Lock()
 
     @property
     def facts(self) -> DeviceFacts:
@@ -149,21 +158,18 @@ class CudaDevice(_Owner):
     def _facts(self) -> DeviceFacts:
         graphs, device = self._api.graphs, self._api.driver.Device(self._index)
         handle = self._api.checked(graphs.cuDeviceGet(self._index), "finding the GPU")
-        uuid = self._api.checked(graphs.cuDeviceGetUuid(handle), "asking for the GPU's UUID")
+        # of CUDA 12 the first version tells the whole card's where the device is a part (MIG)
+        ask = getattr(graphs, "cuDeviceGetUuid_v2", graphs.cuDeviceGetUuid)
+        uuid = self._api.checked(ask(handle), "asking for the GPU's UUID")
         name = str(device.name())
         return DeviceFacts(
             layer="cuda",
             name=name,
-            uuid=f"{'MIG' if ' MIG ' in name else 'GPU'}-{UUID(bytes=bytes(uuid.bytes))}",
+            uuid=nvml_uuid(str(UUID(bytes=bytes(uuid.bytes))), name=name),
             compute_capability=tuple(device.compute_capability()),
             driver=driver_version(),
             memory_bytes=int(device.total_memory()),
         )
-
-    @_mapped("asking for free memory")
-    def free_bytes(self) -> int:
-        """Return how much memory nobody holds."""
-        return int(self._api.driver.mem_get_info()[0])
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -172,13 +178,19 @@ class CudaDevice(_Owner):
         try:
             yield
         finally:
-            self._api.driver.Context.pop()
+            self._pop()
+
+    @_mapped("leaving the GPU's context")
+    def _pop(self) -> None:
+        self._api.driver.Context.pop()
 
     @_mapped("opening the GPU's context")
     def _push(self) -> None:
-        if self._context is None:
-            self._context = self._api.driver.Device(self._index).retain_primary_context()
-        self._context.push()
+        with self._lock:  # or two threads would retain it twice
+            if self._context is None:
+                self._context = self._api.driver.Device(self._index).retain_primary_context()
+            context = self._context
+        context.push()
 
     @_mapped("allocating memory")
     def memory(self, size_bytes: int) -> "CudaMemory":
@@ -201,8 +213,13 @@ class CudaDevice(_Owner):
         return CudaEvent(self._api, self._api.driver.Event())
 
     def close(self) -> None:
-        """Let pycuda release the primary context, which it does with its object, as at exit."""
-        self._context = None
+        """Let pycuda release the primary context, which it does with its object, or at exit.
+
+        It does so in the thread that entered the device first; called in another, the context
+        stays until the process ends (pycuda 2026.1, ``context::detach`` in its ``cuda.hpp``).
+        """
+        with self._lock:
+            self._context = None
 
 
 class CudaMemory(_Owner):
@@ -304,12 +321,6 @@ class CudaStream(_Owner):
         """Let an event happen when the work so far is done."""
         assert isinstance(event, CudaEvent), "events of one device"
         event.event.record(self._stream)
-
-    @_mapped("waiting for an event")
-    def wait_for(self, event: Event) -> None:
-        """Do no later work before an event."""
-        assert isinstance(event, CudaEvent), "events of one device"
-        self._stream.wait_for_event(event.event)
 
     def capture(self, enqueue: Callable[[], object]) -> CudaGraph:
         """Capture what is asked of this stream; what other threads do is none of its business."""

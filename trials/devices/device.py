@@ -8,10 +8,10 @@ to this text.
 * **Whose thread.** Every call but ``facts`` needs ``with device.current():`` in the thread that
   calls, which may be entered again inside itself. What was made in one thread may be used in
   another, by one at a time.
-* **When.** ``copy_in``, ``copy_out``, ``fill``, ``record``, ``wait_for`` and ``launch`` return at
-  once. A stream does its work in the order in which it was asked, streams do theirs beside each
-  other; the host knows of nothing before ``synchronize``, ``Event.wait`` or ``Event.is_done`` says
-  so. Neither side of a copy may be touched until then.
+* **When.** ``copy_in``, ``copy_out``, ``fill``, ``record`` and ``launch`` return at once. A
+  stream does its work in the order in which it was asked, streams do theirs beside each other; the
+  host knows of nothing before ``synchronize``, ``Event.wait`` or ``Event.is_done`` says so.
+  Neither side of a copy may be touched until then.
 * **What it holds.** New memory and new arrays hold anything. Whoever made something closes it,
   once, when no work uses it any more.
 * **What breaks** raises :class:`trials.errors.MemoryLimitError` where it does not fit and
@@ -54,6 +54,16 @@ class DeviceFacts:
         """The compute capability as a target is named: ``SM89``."""
         major, minor = self.compute_capability
         return f"SM{major}{minor}"
+
+
+def nvml_uuid(uuid: str, *, name: str) -> str:
+    """Write a UUID as NVML does.
+
+    Args:
+        uuid: Of the device, with dashes.
+        name: As CUDA tells it; that of a part of a card names its profile: ``… MIG 1g.10gb``.
+    """
+    return f"{'MIG' if ' MIG ' in name else 'GPU'}-{uuid}"
 
 
 class DeviceMemory(Protocol):
@@ -153,10 +163,6 @@ class Stream(Protocol):
         """Let an event happen when the work so far is done."""
         ...
 
-    def wait_for(self, event: Event) -> None:
-        """Do no later work before a recorded event of any stream has happened."""
-        ...
-
     def capture(self, enqueue: Callable[[], object]) -> Graph:
         """Keep the work that ``enqueue`` asks of this stream, instead of doing it.
 
@@ -194,10 +200,6 @@ class Device(Protocol):
     @property
     def facts(self) -> DeviceFacts:
         """Which it is; needs no context."""
-        ...
-
-    def free_bytes(self) -> int:
-        """Return how much memory nobody holds, of any process."""
         ...
 
     def current(self) -> AbstractContextManager[None]:

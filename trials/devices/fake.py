@@ -80,11 +80,6 @@ class FakeDevice:
         """Number of things that were made and not closed."""
         return self._gpu.alive
 
-    def free_bytes(self) -> int:
-        """Return how much memory nobody holds."""
-        self._seat.enter("asking for free memory")
-        return self._gpu.free_bytes()
-
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make the device that of the calling thread."""
@@ -342,12 +337,6 @@ class FakeStream(_Thing):
         clock = self._seat.gpu.clock
         clock.spend(self._seat.costs.call_ns)
         event.at_ns = max(self._done_ns, clock.now_ns())
-
-    def wait_for(self, event: Event) -> None:
-        """Do no later work before an event."""
-        self._seat.enter("waiting for an event", captured=False)
-        assert isinstance(event, FakeEvent), "events of one device"
-        self._done_ns = max(self._done_ns, event.recorded_ns())
 
     def capture(self, enqueue: Callable[[], object]) -> FakeGraph:
         """Keep what is asked of this stream."""

@@ -1,7 +1,5 @@
 """A GPU through PyTorch with CUDA: for machines that have it and lack pycuda.
 
-Its allocator keeps what is given back, so free memory is asked for after that was let go.
-
 Read, not run by us: PyTorch 2.13, whose names are tested against the installed one.
 """
 
@@ -9,16 +7,25 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from trials.devices.device import DeviceFacts, DeviceMemory, Event, Graph, PinnedArray
+from trials.devices.device import (
+    DeviceFacts,
+    DeviceMemory,
+    Event,
+    Graph,
+    PinnedArray,
+    nvml_uuid,
+)
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.machine.gpus import driver_version
 
 _MS_PER_S = 1e3
+_capturing = Lock()  # one at a time: what warnings do is set for all threads at once
 
 
 def torch_device(index: int = 0) -> "TorchDevice":
@@ -72,17 +79,11 @@ class TorchDevice:
         return DeviceFacts(
             layer="torch",
             name=str(found.name),
-            uuid=f"GPU-{found.uuid}",
+            uuid=nvml_uuid(str(found.uuid), name=str(found.name)),
             compute_capability=(int(found.major), int(found.minor)),
             driver=driver_version(),
             memory_bytes=int(found.total_memory),
         )
-
-    def free_bytes(self) -> int:
-        """Return how much memory nobody holds, PyTorch's own allocator included."""
-        with _mapped(self._torch, "asking for free memory"):
-            self._torch.cuda.empty_cache()
-            return int(self._torch.cuda.mem_get_info(self._index)[0])
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -225,16 +226,10 @@ class TorchStream:
         with _mapped(self._torch, "recording an event"):
             event.event.record(self._stream)
 
-    def wait_for(self, event: Event) -> None:
-        """Do no later work before an event."""
-        assert isinstance(event, TorchEvent), "events of one device"
-        with _mapped(self._torch, "waiting for an event"):
-            self._stream.wait_event(event.event)
-
     def capture(self, enqueue: Callable[[], object]) -> TorchGraph:
         """Capture what is asked of this stream; what other threads do is none of its business."""
         graph = self._torch.cuda.CUDAGraph()
-        with self._doing("capturing"), warnings.catch_warnings():
+        with _capturing, self._doing("capturing"), warnings.catch_warnings():
             # of an empty graph PyTorch only warns
             warnings.filterwarnings("error", message=".*CUDA Graph is empty", category=UserWarning)
             graph.capture_begin(capture_error_mode="thread_local")

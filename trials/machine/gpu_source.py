@@ -68,7 +68,9 @@ class GpuState:
         memory_bytes: Used by everybody.
         reasons: What holds the clocks back now.
         held_back: (reason, count) of counters that grow while it holds them back.
-        others: Processes of others that compute on it.
+        others: Processes of others that hold a context on it, busy or not.
+        busy_others: Those of them that it worked for since the reading before; 0 where that is
+            not told.
     """
 
     sm_clock_mhz: int | None
@@ -78,6 +80,7 @@ class GpuState:
     reasons: Reason
     held_back: tuple[tuple[Reason, int], ...]
     others: int
+    busy_others: int = 0
 
 
 class GpuSource(Protocol):

@@ -129,16 +129,17 @@ def meter(
         yield source
 
 
-def why_no_energy(*, ordinal: int = 0, load: Load = load_pynvml) -> str:
+def why_no_energy(*, uuid: str | None = None, ordinal: int = 0, load: Load = load_pynvml) -> str:
     """Say why the energy of a GPU cannot be told; empty where it can.
 
     Args:
-        ordinal: The number by which CUDA calls it in this process, from 0.
+        uuid: As CUDA tells it; the surest.
+        ordinal: Else the number by which CUDA calls it in this process, from 0.
         load: Loads the library.
     """
     try:
         with session(load) as nvml, _refused(nvml):
-            gpu = NvmlGpu(nvml, _uuid(nvml, ordinal))
+            gpu = NvmlGpu(nvml, uuid or _uuid(nvml, ordinal))
             told = gpu.energy().total_j is not None
     except UnsupportedError as error:
         return str(error)
@@ -170,6 +171,8 @@ class NvmlGpu:
         self._is_mig = is_part or bool(_mig_of(nvml, self._card))
         self._name = str(nvml.nvmlDeviceGetName(self._card))
         self._uuid = uuid
+        self._seen_us = 0  # the newest sample of what processes did, on NVML's clock
+        self._working()  # what was before is no part of any reading
 
     @property
     def identity(self) -> GpuIdentity:
@@ -196,6 +199,7 @@ class NvmlGpu:
         nvml, card = self._nvml, self._card
         reasons = self._told(nvml.nvmlDeviceGetCurrentClocksEventReasons, card)
         memory = self._told(nvml.nvmlDeviceGetMemoryInfo, self._handle)
+        present, busy, mine = self._present(), self._working(), os.getpid()
         return GpuState(
             sm_clock_mhz=self._told(nvml.nvmlDeviceGetClockInfo, card, nvml.NVML_CLOCK_SM),
             memory_clock_mhz=self._told(nvml.nvmlDeviceGetClockInfo, card, nvml.NVML_CLOCK_MEM),
@@ -205,7 +209,8 @@ class NvmlGpu:
             memory_bytes=None if memory is None else int(memory.used),
             reasons=Reason(reasons or 0),
             held_back=self._held_back(),
-            others=self._others(),
+            others=len(present - {mine}) if mine in present else max(0, len(present) - 1),
+            busy_others=len(busy - {mine}) if mine in present else max(0, len(busy) - 1),
         )
 
     def _held_back(self) -> tuple[tuple[Reason, int], ...]:
@@ -219,17 +224,20 @@ class NvmlGpu:
             if one.nvmlReturn == nvml.NVML_SUCCESS
         )
 
-    def _others(self) -> int:
-        """Count the processes of others that compute here.
-
-        In a container NVML names processes by numbers of the host: ours is then not among them,
-        and still one of them.
-        """
+    def _present(self) -> set[int]:
+        """Name the processes that have a context here, whether they compute or not."""
         found = self._told(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or ()
-        processes = {one.pid for one in found}
-        if os.getpid() in processes:
-            return len(processes) - 1
-        return max(0, len(found) - 1)
+        return {int(one.pid) for one in found}
+
+    def _working(self) -> set[int]:
+        """Name those that the multiprocessors worked for since this was asked before.
+
+        Empty where nobody worked, and where it is not told: parts of cards (MIG).
+        """
+        ask = self._nvml.nvmlDeviceGetProcessUtilization
+        found = self._told(ask, self._handle, self._seen_us) or ()
+        self._seen_us = max([self._seen_us, *(int(one.timeStamp) for one in found)])
+        return {int(one.pid) for one in found if one.smUtil > 0}
 
     def _told(self, ask: Callable[..., Any], *arguments: Any) -> Any:
         """Ask for one thing; None where this card does not tell."""

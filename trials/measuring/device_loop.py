@@ -25,23 +25,27 @@ References:
     NVIDIA, trtexec (samples/common/sampleInference.cpp): windows of two, events around the run.
 """
 
-from array import array
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from itertools import cycle
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trials.backend import QueuesRequests, RequestQueue, Tensors
 from trials.measurement import Block, DeviceTimes, DeviceTiming
 from trials.measuring.closed_loop import Quota
 from trials.measuring.crew import Crew, collector_at_rest
+from trials.measuring.device_stretch import (
+    Alone,
+    Clock,
+    Context,
+    Queues,
+    Seen,
+    Stretch,
+    joined,
+)
 from trials.measuring.littles_law import check_littles_law, check_room, check_window
 
 ENQUEUE_BOUND = "enqueue_bound"
@@ -49,10 +53,6 @@ _BOUND_SHARE = 0.8  # of the device's time for a request, likewise trtexec's war
 
 _KEEPS_UP = 0.7  # busy enqueuing for more of its time, a thread is late for contexts that are done
 _NS_PER_S = 1_000_000_000
-_FIRST_CAPACITY = 1 << 12  # requests of a context; doubled when full, which the warm-up sees to
-
-Clock = Callable[[], int]
-Queues = Sequence[RequestQueue]
 
 
 class DeviceLoop:
@@ -92,7 +92,7 @@ class DeviceLoop:
         self._origin_ns = clock()
         # contexts begin apart, so that they do not send the same inputs in step
         self._contexts = tuple(
-            _Context(offset=number * len(batches) // contexts, batches=len(batches))
+            Context(offset=number * len(batches) // contexts, batches=len(batches))
             for number in range(contexts)
         )
         self._crew = self._crew_of(1)
@@ -127,7 +127,7 @@ class DeviceLoop:
 
     def cold_call(self) -> float:
         """Let the first context serve one request alone and return its seconds."""
-        alone = _Alone(self._contexts[0], self._clock)
+        alone = Alone(self._contexts[0], self._clock)
         self._crew.do(alone)
         return alone.took_ns / _NS_PER_S
 
@@ -191,7 +191,7 @@ class DeviceLoop:
 
     def _block(self, quota: Quota) -> Block:
         contexts = self._contexts
-        stretch = _Stretch(
+        stretch = Stretch(
             contexts=contexts,
             threads=len(self.threads),
             clock=self._clock,
@@ -202,9 +202,9 @@ class DeviceLoop:
         )
         with collector_at_rest():
             self._crew.do(stretch)
-        return self._checked_block(_joined(contexts))
+        return self._checked_block(joined(contexts))
 
-    def _checked_block(self, seen: "_Seen") -> Block:
+    def _checked_block(self, seen: Seen) -> Block:
         """Make a block of stamps, and hold it against them."""
         contexts = self._contexts
         order = np.argsort(seen.ends_ns, kind="stable")
@@ -248,195 +248,3 @@ def _enqueue_share(blocks: Sequence[Block], *, threads: int) -> float:
     """Return the share of its time that each thread was busy asking for requests."""
     busy_s = sum(float(block.device.enqueue_s.sum()) for block in blocks if block.device)
     return busy_s / (threads * sum(block.window_s for block in blocks))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Seen:
-    """Requests of all contexts, in no order; each of shape ``(requests,)``."""
-
-    begins_ns: NDArray[np.int64]
-    sent_ns: NDArray[np.int64]
-    enqueue_ns: NDArray[np.int64]
-    ends_ns: NDArray[np.int64]
-    gpu_s: NDArray[np.float64]
-
-
-def _joined(contexts: "Sequence[_Context]") -> _Seen:
-    pieces = [context.seen() for context in contexts]
-    return _Seen(
-        begins_ns=np.concatenate([one.begins_ns for one in pieces]),
-        sent_ns=np.concatenate([one.sent_ns for one in pieces]),
-        enqueue_ns=np.concatenate([one.enqueue_ns for one in pieces]),
-        ends_ns=np.concatenate([one.ends_ns for one in pieces]),
-        gpu_s=np.concatenate([one.gpu_s for one in pieces]),
-    )
-
-
-class _Context:
-    """One execution context: what it was asked in which order, and the stamps of what it served.
-
-    Used by the thread that drives it, and between blocks by the loop.
-    """
-
-    __slots__ = (
-        *("_ends", "_enqueues", "_flight", "_gpu", "_places", "_sent"),
-        *("begin_ns", "count", "depth", "is_counting", "queue", "stop_ns"),
-    )
-
-    def __init__(self, *, offset: int, batches: int) -> None:
-        self.queue: RequestQueue
-        self.depth = 1  # until a queue says otherwise
-        self.begin_ns = 0
-        self.stop_ns = 0
-        self.count = 0
-        self.is_counting = False
-        places = range(batches)
-        self._places = cycle([*places[offset:], *places[:offset]])
-        self._flight: deque[tuple[int, int]] = deque()
-        self._sent = array("q", bytes(8 * _FIRST_CAPACITY))
-        self._enqueues = array("q", bytes(8 * _FIRST_CAPACITY))
-        self._ends = array("q", bytes(8 * _FIRST_CAPACITY))
-        self._gpu = array("d", bytes(8 * _FIRST_CAPACITY))
-
-    def take(self, queue: RequestQueue) -> None:
-        """Go on with the requests that a thread has bound."""
-        self.queue, self.depth = queue, queue.depth
-
-    def begin(self, clock: Clock, *, window_ns: int, cap_ns: int) -> None:
-        """Fill the window."""
-        self.count, self.is_counting = 0, True
-        self.begin_ns = clock()
-        self.stop_ns = min(self.begin_ns + window_ns, cap_ns)
-        for _ in range(self.depth):
-            self.send(clock)
-
-    def send(self, clock: Clock) -> None:
-        """Ask for the next request; of the loop to keep tight, as is ``end``."""
-        place = next(self._places)
-        start = clock()
-        self.queue.send(place)
-        self._flight.append((start, clock() - start))
-
-    def end(self, now_ns: int) -> None:
-        """Take the oldest request out of flight, whose end was seen now."""
-        sent, enqueue = self._flight.popleft()
-        gpu_s = self.queue.finish()
-        if not self.is_counting:
-            return
-        at = self.count
-        if at == len(self._sent):
-            for stamps in (self._sent, self._enqueues, self._ends, self._gpu):
-                stamps.extend(stamps)  # type: ignore[arg-type] # of its own type
-        self._sent[at] = sent
-        self._enqueues[at] = enqueue
-        self._ends[at] = now_ns
-        self._gpu[at] = gpu_s
-        self.count = at + 1
-
-    def drain(self) -> None:
-        """Wait for what is still in flight; it does not count."""
-        while self._flight:
-            self.queue.wait()
-            self._flight.popleft()
-            self.queue.finish()
-
-    def window_ns(self) -> int:
-        """Return the time from this context's begin to its last end."""
-        return self._ends[self.count - 1] - self.begin_ns
-
-    def seen(self) -> _Seen:
-        """Copy out what counts; a request begins when the one before it has ended."""
-        sent, ends = self._copied(self._sent, np.int64), self._copied(self._ends, np.int64)
-        before = np.concatenate([[self.begin_ns], ends[:-1]])
-        return _Seen(
-            begins_ns=np.maximum(sent, before),
-            sent_ns=sent,
-            enqueue_ns=self._copied(self._enqueues, np.int64),
-            ends_ns=ends,
-            gpu_s=self._copied(self._gpu, np.float64),
-        )
-
-    def _copied(self, stamps: "array[Any]", dtype: type[np.generic]) -> NDArray[Any]:
-        return np.frombuffer(stamps, dtype=dtype)[: self.count].copy()
-
-
-class _Alone:
-    """One request of one context, a crew's job."""
-
-    def __init__(self, context: _Context, clock: Clock) -> None:
-        self._context = context
-        self._clock = clock
-        self.took_ns = 0
-
-    def cancel(self) -> None:
-        """Do nothing: it is over soon."""
-
-    def work(self, number: int, queues: Queues) -> None:
-        if number > 0:
-            return
-        self._context.take(queues[0])
-        start = self._clock()
-        self._context.send(self._clock)
-        self._context.queue.wait()
-        self.took_ns = self._clock() - start
-        self._context.drain()
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Stretch:
-    """One stretch of load, a crew's job; its lists rely on the interpreter's lock."""
-
-    contexts: tuple[_Context, ...]
-    threads: int
-    clock: Clock
-    window_ns: int
-    requests: int
-    each: int
-    cap_ns: int
-    is_cancelled: bool = False
-    _done: list[int] = field(default_factory=list)
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-    def work(self, number: int, queues: Queues) -> None:
-        mine = self.contexts[number :: self.threads]
-        for context, queue in zip(mine, queues, strict=True):
-            context.take(queue)
-        for context in mine:
-            context.begin(self.clock, window_ns=self.window_ns, cap_ns=self.cap_ns)
-        drive = self._drive_one if len(mine) == 1 else self._drive_all
-        drive(mine)
-        for context in mine:
-            context.drain()
-
-    def _drive_one(self, mine: Sequence[_Context]) -> None:
-        clock, context = self.clock, mine[0]
-        while not self._is_over():
-            context.queue.wait()
-            context.end(now := clock())
-            self._note(context, now)
-            context.send(clock)
-
-    def _drive_all(self, mine: Sequence[_Context]) -> None:
-        clock = self.clock
-        while not self._is_over():
-            for context in mine:
-                if context.queue.is_done():
-                    context.end(now := clock())
-                    self._note(context, now)
-                    context.send(clock)
-
-    def _is_over(self) -> bool:
-        """Tell whether all have what they need; late ones must not wait for those that rest."""
-        return len(self._done) == len(self.contexts) or self.is_cancelled
-
-    def _note(self, context: _Context, now_ns: int) -> None:
-        """Let a context rest whose time is over, if all together have served enough."""
-        if not context.is_counting or now_ns < context.stop_ns:
-            return
-        served = sum(one.count for one in self.contexts)
-        is_enough = context.count >= self.each and served >= self.requests
-        if is_enough or now_ns >= self.cap_ns or self.is_cancelled:
-            context.is_counting = False
-            self._done.append(context.count)

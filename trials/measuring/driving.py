@@ -7,7 +7,7 @@ from time import perf_counter
 
 from search_spaces.deployment import Deployment, OpenLoad
 from search_spaces.space import MeasuringPlan
-from trials.backend import ComputesBlocks, ComputesServices, Engine, Tensors
+from trials.backend import ComputesBlocks, ComputesServices, Engine, QueuesRequests, Tensors
 from trials.errors import UnsupportedError
 from trials.measuring.batcher import Batcher
 from trials.measuring.computed_open_loop import ComputedOpenLoop
@@ -97,7 +97,13 @@ def _open(
     )
     if isinstance(engine, ComputesServices):
         return drive_open(ComputedOpenLoop(engine, lanes=lanes, batcher=batcher), serving, plan)
-    ladder = ladder_over(batches, size=largest, lanes=lanes, is_fixed=_is_fixed(engine))
+    ladder = ladder_over(
+        batches,
+        size=largest,
+        lanes=lanes,
+        is_fixed=_is_fixed(engine),
+        is_costly=isinstance(engine, QueuesRequests),
+    )
     with (
         watched(engine) as gpu,
         OpenLoop(engine, ladder, lanes=lanes, batcher=batcher) as loop,

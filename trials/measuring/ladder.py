@@ -41,7 +41,14 @@ class Ladder:
         )
 
 
-def ladder_over(batches: Sequence[Tensors], *, size: int, lanes: int, is_fixed: bool) -> Ladder:
+def ladder_over(
+    batches: Sequence[Tensors],
+    *,
+    size: int,
+    lanes: int,
+    is_fixed: bool = False,
+    is_costly: bool = False,
+) -> Ladder:
     """Cut inputs of the largest size down to every size that is to be bound.
 
     Args:
@@ -49,9 +56,17 @@ def ladder_over(batches: Sequence[Tensors], *, size: int, lanes: int, is_fixed: 
         size: Samples in each of them.
         lanes: How many lanes bind them.
         is_fixed: The engine takes no other size.
+        is_costly: The engine holds more for a size than its inputs and outputs: an execution
+            context with memory of a device.
     """
     sample_bytes = sum(array.nbytes for array in batches[0].values()) / size * lanes
-    sizes = _sizes(size, sample_bytes=sample_bytes, is_fixed=is_fixed)
+    bytes_of_all = sample_bytes * sum(range(1, size + 1))
+    if is_fixed:
+        sizes: tuple[int, ...] = (size,)
+    elif is_costly or size > _MOST_SIZES or bytes_of_all > _BOUND_BYTES:
+        sizes = powers_up_to(size)
+    else:
+        sizes = tuple(range(1, size + 1))
     affordable = int(_BOUND_BYTES / max(1.0, sum(sizes) * sample_bytes))
     each = max(1, min(_INPUTS_EACH, affordable, len(batches)))
     inputs = tuple(
@@ -61,11 +76,7 @@ def ladder_over(batches: Sequence[Tensors], *, size: int, lanes: int, is_fixed: 
     return Ladder(sizes=sizes, inputs=inputs)
 
 
-def _sizes(largest: int, *, sample_bytes: float, is_fixed: bool) -> tuple[int, ...]:
-    if is_fixed:
-        return (largest,)
-    every = range(1, largest + 1)
-    if largest <= _MOST_SIZES and sum(every) * sample_bytes <= _BOUND_BYTES:
-        return tuple(every)
+def powers_up_to(largest: int) -> tuple[int, ...]:
+    """Return the powers of two below the largest batch, and that."""
     powers = [1 << at for at in range(largest.bit_length()) if 1 << at < largest]
     return (*powers, largest)

@@ -366,7 +366,11 @@ class _Measuring:
             requests=max(1, min(self._plan.block_requests, affordable)),
             cap_s=self._cap_s,
         )
+        drivers = self._loop.threads
         block, span = self._around.around(lambda: self._loop.block(quota))
+        if self._loop.threads != drivers:  # which took a block and binding: both are in the span
+            self._note_rate(block)
+            return self._one_block()
         samples = block.latencies_s.size * block.batch_size
         on_gpu = span.on_gpu(load_s=block.window_s, samples=samples)
         lost_cpu = bool(self._loop.threads) and contention.was_contended(span.before, span.after)
