@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from ort_gpu_fake import OrtOnGpu, ort_on_gpu, plugin_named
+from nvml_fake import MadeUpCard, MadeUpNvml
+from ort_gpu_fake import CARD, OrtOnGpu, ort_on_gpu, plugin_named
 from real_spaces import bench_in, point, write_space
 
 from search_spaces.deployment import Deployment, Precision, Scalar
@@ -19,7 +21,7 @@ from trials.backends.ort_providers import Provider, Providers, refuse_fallback
 from trials.bench import Bench
 from trials.capabilities import batch_in_engine, engine_spec
 from trials.errors import FaultError, UnsupportedError
-from trials.machine.nvml import Card, why_no_energy
+from trials.machine.nvml import Card, first_card, why_no_energy
 from trials.outcome import Completed, Infeasible
 from trials.run import run_trial
 
@@ -56,7 +58,7 @@ def option_of(backend: OrtBackend, name: str) -> Option:
     return next(one for one in backend.capabilities().options if one.name == name)
 
 
-def without_gpu() -> tuple[Card, ...]:
+def without_gpu() -> Card:
     raise UnsupportedError("no NVIDIA GPU: no driver answers")
 
 
@@ -83,6 +85,19 @@ def test_engine_on_a_gpu_is_of_its_provider_and_its_gpu() -> None:
     assert spec.batch_size is None
 
 
+def test_facts_are_those_of_the_gpu_that_sessions_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that CUDA shows, which need not be the first on the bus."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    nvml = MadeUpNvml(MadeUpCard(), MadeUpCard(uuid="GPU-2222", name="NVIDIA L4"))
+    providers = Providers(
+        library=OrtOnGpu, plugin=lambda: None, gpu=lambda: first_card(lambda: nvml)
+    )
+
+    assert dict(providers.facts)["gpu"] == "NVIDIA L4"
+    assert signature(Providers).parameters["gpu"].default is first_card
+
+
 @pytest.mark.parametrize("provider", ["tensorrt", "nv-tensorrt-rtx"])
 def test_compiled_engine_serves_one_batch_size(provider: str) -> None:
     capabilities = ort_on_gpu(plugin=plugin_named("x")).capabilities()
@@ -93,7 +108,7 @@ def test_compiled_engine_serves_one_batch_size(provider: str) -> None:
 
 def test_wheel_for_the_cpu_says_which_one_to_install() -> None:
     """The real library of this environment, on a machine that is said to have a GPU."""
-    backend = OrtBackend(Providers(gpus=lambda: (), plugin=lambda: None))
+    backend = OrtBackend(Providers(gpu=lambda: CARD, plugin=lambda: None))
 
     refusals = dict(option_of(backend, "provider").refusals)
 
@@ -106,7 +121,7 @@ def test_wheel_for_the_cpu_says_which_one_to_install() -> None:
 
 def test_machine_without_a_gpu_says_so_beside() -> None:
     library = OrtOnGpu(available=["CPUExecutionProvider"])
-    backend = OrtBackend(Providers(library=lambda: library, plugin=lambda: None, gpus=without_gpu))
+    backend = OrtBackend(Providers(library=lambda: library, plugin=lambda: None, gpu=without_gpu))
 
     refusals = dict(option_of(backend, "provider").refusals)
 
@@ -114,7 +129,7 @@ def test_machine_without_a_gpu_says_so_beside() -> None:
 
 
 def test_provider_that_the_library_has_needs_a_gpu_too() -> None:
-    backend = OrtBackend(Providers(library=OrtOnGpu, plugin=lambda: None, gpus=without_gpu))
+    backend = OrtBackend(Providers(library=OrtOnGpu, plugin=lambda: None, gpu=without_gpu))
 
     assert dict(option_of(backend, "provider").refusals)["cuda"] == (
         "no NVIDIA GPU: no driver answers"
@@ -125,7 +140,7 @@ def test_provider_that_the_library_has_needs_a_gpu_too() -> None:
 def test_provider_that_is_not_here_is_refused_at_the_engine_too(
     residual_model: Path, tmp_path: Path
 ) -> None:
-    backend = OrtBackend(Providers(gpus=without_gpu, plugin=lambda: None))
+    backend = OrtBackend(Providers(gpu=without_gpu, plugin=lambda: None))
 
     with pytest.raises(UnsupportedError, match="provider cuda: no NVIDIA GPU"):
         built(backend, residual_model, deployed(provider="cuda"))
@@ -168,7 +183,7 @@ def test_tf32_is_of_cuda_alone(residual_model: Path) -> None:
     assert Precision.TF32 in ort_on_gpu().capabilities().precisions
     assert (
         Precision.TF32
-        not in OrtBackend(Providers(gpus=without_gpu, plugin=lambda: None))
+        not in OrtBackend(Providers(gpu=without_gpu, plugin=lambda: None))
         .capabilities()
         .precisions
     )
@@ -292,7 +307,7 @@ def test_rtx_provider_is_registered_once_and_chosen_by_device(residual_model: Pa
     providers = Providers(
         library=lambda: library,
         plugin=lambda: plugin_named("CPUExecutionProvider"),
-        gpus=lambda: (),
+        gpu=lambda: CARD,
     )
 
     sessions = [

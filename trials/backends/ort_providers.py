@@ -22,7 +22,7 @@ from typing import Any
 
 from search_spaces.deployment import Precision
 from trials.errors import UnsupportedError
-from trials.machine.nvml import Card, cards
+from trials.machine.nvml import Card, first_card
 
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 _RECORD = "session.record_ep_graph_assignment_info"
@@ -80,18 +80,18 @@ class Providers:
         *,
         library: Callable[[], Any] = _onnxruntime,
         plugin: Callable[[], Any | None] = _plugin,
-        gpus: Callable[[], tuple[Card, ...]] = cards,
+        gpu: Callable[[], Card] = first_card,
     ) -> None:
         """Wait for the first question; nothing is imported before.
 
         Args:
             library: Imports ONNX Runtime.
             plugin: Imports the package of the RTX provider, or returns None.
-            gpus: Describes the GPUs of this machine.
+            gpu: Describes the GPU that CUDA shows first, on which sessions run.
         """
         self._library = library
         self._plugin = plugin
-        self._gpus = gpus
+        self._gpu = gpu
         self._is_registered = False
 
     @cached_property
@@ -108,7 +108,7 @@ class Providers:
         """What of a GPU changes the engines of its providers, sorted; empty without one."""
         if all(not self.honours(one) for one in _KINDS):
             return ()
-        card = self._gpus()[0]
+        card = self._gpu()
         facts = [("gpu", card.name), ("gpu_driver", card.driver)]
         facts.append(("compute_capability", card.compute_capability))
         plugin = self._plugin()
@@ -166,7 +166,7 @@ class Providers:
     def _why_not(self, provider: Provider) -> str:
         reasons = []
         try:
-            self._gpus()
+            self._gpu()
         except UnsupportedError as error:
             reasons.append(str(error))
         kind = _KINDS[provider]
