@@ -1,5 +1,6 @@
 """Providers of ONNX Runtime on a GPU: had or refused, never fallen back from in silence."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import signature
@@ -281,6 +282,36 @@ def test_compiling_provider_saves_an_engine_of_one_batch(
         engine.infer({"images": images(2)})
 
 
+@pytest.mark.parametrize("override", ["", "1"])
+def test_fp32_that_would_be_tf32_is_refused(
+    residual_model: Path, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+
+    with pytest.raises(UnsupportedError, match="start trifront with NVIDIA_TF32_OVERRIDE=0"):
+        built(ort_on_gpu(), residual_model, deployed(provider="tensorrt"))
+
+
+@pytest.mark.parametrize(("override", "capability"), [("0", "9.0"), ("", "7.5")])
+def test_fp32_is_built_where_there_is_no_tf32(
+    residual_model: Path, monkeypatch: pytest.MonkeyPatch, override: str, capability: str
+) -> None:
+    """Cards before Ampere have none, and the variable takes it away from the others."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    backend = ort_on_gpu(card=replace(CARD, compute_capability=capability))
+
+    assert built(backend, residual_model, deployed(provider="tensorrt")).is_file()
+
+
+def test_tf32_that_would_be_fp32_is_refused(
+    residual_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+
+    with pytest.raises(UnsupportedError, match="makes fp32 of tf32"):
+        built(ort_on_gpu(), residual_model, deployed(Precision.TF32, provider="cuda"))
+
+
 def test_compiling_provider_needs_a_batch_that_it_can_fix(
     residual_model: Path, tmp_path: Path
 ) -> None:
@@ -289,7 +320,7 @@ def test_compiling_provider_needs_a_batch_that_it_can_fix(
     onnx.save_model(model, tmp_path / "free.onnx")
 
     with pytest.raises(UnsupportedError, match="'images' has a free dimension that is not its"):
-        built(ort_on_gpu(), tmp_path / "free.onnx", deployed(provider="tensorrt"))
+        built(ort_on_gpu(), tmp_path / "free.onnx", deployed(Precision.FP16, provider="tensorrt"))
 
 
 def test_compiling_provider_that_saves_nothing_is_a_fault(
@@ -298,7 +329,7 @@ def test_compiling_provider_that_saves_nothing_is_a_fault(
     backend = ort_on_gpu(OrtOnGpu(saves=False))
 
     with pytest.raises(FaultError, match="saved no engine"):
-        built(backend, residual_model, deployed(provider="tensorrt"))
+        built(backend, residual_model, deployed(Precision.FP16, provider="tensorrt"))
 
 
 def test_rtx_provider_is_registered_once_and_chosen_by_device(residual_model: Path) -> None:
@@ -315,7 +346,7 @@ def test_rtx_provider_is_registered_once_and_chosen_by_device(residual_model: Pa
             str(residual_model),
             onnxruntime.SessionOptions(),
             provider=Provider.RTX,
-            precision=Precision.FP32,
+            precision=Precision.FP16,
         )
         for _ in range(2)
     ]
@@ -328,7 +359,7 @@ def test_rtx_provider_that_takes_no_gpu_says_so(residual_model: Path) -> None:
     backend = ort_on_gpu(plugin=plugin_named("NvTensorRTRTXExecutionProvider"))
 
     with pytest.raises(UnsupportedError, match="takes none of this machine's GPUs"):
-        built(backend, residual_model, deployed(provider="nv-tensorrt-rtx"))
+        built(backend, residual_model, deployed(Precision.FP16, provider="nv-tensorrt-rtx"))
 
 
 def test_activations_stay_signed_for_a_gpu(residual_model: Path, tmp_path: Path) -> None:
@@ -385,6 +416,8 @@ def test_provider_of_a_real_gpu_answers_as_the_cpu_does(
     reason = dict(option_of(backend, "provider").refusals).get(provider)
     if reason:
         pytest.skip(reason)
+    if provider != "cuda" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+        pytest.skip("fp32 of a compiling provider wants NVIDIA_TF32_OVERRIDE=0 from the start")
     deployment = deployed(provider=provider)
     plan = built(backend, residual_model, deployment)
     batch = {"images": images(4)}
