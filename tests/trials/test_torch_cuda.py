@@ -13,7 +13,8 @@ from search_spaces.deployment import Deployment, Precision
 from trials.backend import Engine, Tensors
 from trials.backends.torch_backend import TorchBackend
 from trials.backends.torch_card import find_card
-from trials.errors import FaultError, UnsupportedError
+from trials.backends.torch_cuda import captured
+from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 
 torch = pytest.importorskip("torch", reason="needs the extra trifront[torch]")
 
@@ -126,6 +127,60 @@ def test_graphs_are_released_when_the_lane_is_left_however(tmp_path: Path) -> No
         raise KeyError("a worker broke")
 
     assert all(graph.is_reset for graph in cuda.graphs)
+
+
+def test_graphs_are_released_where_a_later_one_cannot_be_captured(tmp_path: Path) -> None:
+    cuda = FakeCuda(breaks="CUDA out of memory")
+
+    with (
+        pytest.raises(MemoryLimitError),
+        loaded(tmp_path, cuda, options=GRAPHED).lane(BATCHES),
+    ):
+        pytest.fail("there is nothing to enter")
+
+    assert [graph.is_reset for graph in cuda.graphs] == [True]
+
+
+def test_work_that_a_graph_cannot_hold_is_infeasible_and_says_what_to_do(tmp_path: Path) -> None:
+    """CUDA's own words (cudaErrorStreamCaptureUnsupported), and it is a fact about the model."""
+    cuda = FakeCuda(breaks="CUDA error: operation not permitted when stream is capturing")
+
+    with (
+        pytest.raises(UnsupportedError, match="use cuda_graph: false"),
+        loaded(tmp_path, cuda, options=GRAPHED).lane(BATCHES),
+    ):
+        pytest.fail("there is nothing to enter")
+
+
+class BreakingGraph:
+    """A capture that the work spoils, so that ending it raises as well."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def capture_begin(self, **_: object) -> None:
+        self.steps.append("begin")
+
+    def capture_end(self) -> None:
+        self.steps.append("end")
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_capture_that_breaks_raises_its_first_error_and_is_ended() -> None:
+    graph = BreakingGraph()
+
+    def work() -> Sequence[Any]:
+        raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        captured(graph, work, object())
+
+    assert graph.steps == ["begin", "end"]
+
+
+def test_capture_that_only_its_end_refuses_is_not_taken_for_one() -> None:
+    with pytest.raises(RuntimeError, match="previous error"):
+        captured(BreakingGraph(), list, object())
 
 
 def test_transfers_take_pinned_memory_and_are_left_out_on_demand(tmp_path: Path) -> None:
