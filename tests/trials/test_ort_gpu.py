@@ -394,6 +394,7 @@ def test_engine_on_a_gpu_is_watched_where_it_can_be_read(residual_model: Path) -
     engine = backend.load(built(backend, residual_model, deployment), deployment)
 
     assert isinstance(engine, RunsOnGpu)
+    assert engine.waits_for_device
     with engine.gpu() as source:
         assert (source is None) == bool(why_no_energy())
 
@@ -403,6 +404,7 @@ def test_engine_on_the_cpu_has_no_gpu(residual_model: Path) -> None:
 
     engine = backend.load(built(backend, residual_model, deployed()), deployed())
 
+    assert not engine.waits_for_device
     with engine.gpu() as source:
         assert source is None
 

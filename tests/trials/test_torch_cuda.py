@@ -10,10 +10,11 @@ import pytest
 from torch_fakes import FakeCuda, fake_card, residual_program
 
 from search_spaces.deployment import Deployment, Precision
-from trials.backend import Engine, Tensors
+from trials.backend import Engine, Tensors, WaitsForDevice
 from trials.backends.torch_backend import TorchBackend
 from trials.backends.torch_card import find_card
 from trials.backends.torch_cuda import captured
+from trials.backends.torch_memory import no_card
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 
 torch = pytest.importorskip("torch", reason="needs the extra trifront[torch]")
@@ -23,6 +24,7 @@ BATCHES = tuple(
     for batch in np.random.default_rng(0).standard_normal((3, 4, 3, 8, 8)).astype(np.float32)
 )
 GRAPHED = (("cuda_graph", True),)
+POINT = Deployment(variant="v", precision=Precision.FP32, batch_size=4, concurrency=2)
 
 
 def loaded(
@@ -224,6 +226,15 @@ def test_gpu_offers_graphs_and_no_threads() -> None:
     options = {option.name for option in TorchBackend(fake_card).capabilities().options}
 
     assert options == {"mode", "cuda_graph", "transfers"}
+
+
+def test_engine_on_a_gpu_waits_for_it(tmp_path: Path) -> None:
+    on_cpu = TorchBackend(no_card).load(residual_program(tmp_path), POINT)
+    on_gpu = loaded(tmp_path, FakeCuda())
+
+    assert isinstance(on_gpu, WaitsForDevice)
+    assert on_gpu.waits_for_device
+    assert not on_cpu.waits_for_device
 
 
 def test_gpu_is_part_of_an_engines_identity() -> None:

@@ -51,6 +51,11 @@ class TorchEngine:
         """Outputs in the model's order."""
         return self._signature.outputs
 
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether it runs on a GPU."""
+        return isinstance(self._place, CudaPlace)
+
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch and return fresh arrays.
 
