@@ -1,5 +1,6 @@
 """Engines of the ``tensorrt`` backend on a computed device: what a GPU would punish is caught."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from search_spaces.space import MeasuringPlan
 from trials.backend import QueuesRequests, Tensors
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.devices.clocks import VirtualClock
-from trials.devices.fake import Costs, FakeDevice
+from trials.devices.fake import Costs, FakeDevice, FakeEvent
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.measuring.driving import drive_deployment
 
@@ -71,6 +72,31 @@ def test_everything_is_given_back_when_an_engine_is_closed(
     engine.close()
 
     device.close()  # which would tell what is left
+
+
+class ListeningDevice(FakeDevice):
+    """Remembers which kind of event it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[bool] = set()
+
+    def event(self, *, sleeps: bool = False) -> FakeEvent:
+        self.asked.add(sleeps)
+        return super().event(sleeps=sleeps)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_threads_sleep_while_they_wait_only_where_there_are_more_than_cpus(
+    plan: Path, batches: tuple[Tensors, ...], extra: int
+) -> None:
+    """Spinning is faster to see an end, and keeps others from a CPU that they need to send."""
+    device = ListeningDevice()
+    point = replace(POINT, concurrency=len(os.sched_getaffinity(0)) + extra)
+    engine = load_engine(fake_library(device, None), device, plan, point)
+
+    with engine.queue(batches):
+        assert device.asked == {extra > 0}
 
 
 def test_lane_that_is_left_with_requests_in_flight_waits_for_them(

@@ -46,11 +46,14 @@ class Serving:
         cuda_graph: A request is one replay of a CUDA graph.
         specialization: When TensorRT for RTX makes kernels for the shapes that come: ``eager``,
             ``lazy`` (and swaps them in while requests run), ``none``.
+        sleeps: Threads that wait for a request give their CPU away, because there are more than
+            CPUs and they would keep each other from it.
     """
 
     cuda_graph: bool
     transfers: Transfers
     specialization: str = "eager"
+    sleeps: bool = False
 
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
@@ -245,7 +248,7 @@ class Lane:
                 {id(each): each.pinned_outputs(self._parts) for each in self._bound.values()}
                 for _ in range(DEPTH)
             ]
-            self._slots = [self._slot(device) for _ in range(DEPTH)]
+            self._slots = [self._slot(device, serving) for _ in range(DEPTH)]
         except BaseException:
             self.close()
             raise
@@ -301,8 +304,11 @@ class Lane:
         slot = self._slots[self._sent[0]]
         return slot.done if self._copies else slot.end
 
-    def _slot(self, device: Device) -> _Slot:
-        begin, end, done = (self._parts.enter_context(closing(device.event())) for _ in range(3))
+    def _slot(self, device: Device, serving: Serving) -> _Slot:
+        begin, end, done = (
+            self._parts.enter_context(closing(device.event(sleeps=serving.sleeps)))
+            for _ in range(3)
+        )
         return _Slot(begin=begin, end=end, done=done)
 
     def _request(self, device: Device, plan: Plan, batch: Tensors, serving: Serving) -> _Sendable:
