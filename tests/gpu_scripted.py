@@ -13,7 +13,6 @@ STATE = GpuState(
     reasons=Reason(0),
     held_back=(),
     others=0,
-    others_at_work=0,
 )
 
 

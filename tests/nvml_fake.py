@@ -6,7 +6,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import time
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -26,7 +25,6 @@ class MadeUpCard:
     reasons: int = 0
     field_values: dict[int, int] = field(default_factory=dict)
     pids: tuple[int, ...] = (os.getpid(),)
-    busy: tuple[tuple[int, int], ...] = ()  # (pid, utilization of the multiprocessors, %)
     silent: tuple[str, ...] = ()  # calls that this card does not answer
     parent: "MadeUpCard | None" = None  # of a part
 
@@ -130,14 +128,6 @@ class MadeUpNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: MadeUpCard) -> list[Any]:  # noqa: N802
         return [SimpleNamespace(pid=pid) for pid in card.pids]
-
-    def nvmlDeviceGetProcessUtilization(self, card: MadeUpCard, since_us: int) -> list[Any]:  # noqa: N802
-        age_s = time() - since_us / 1e6
-        assert 0.9 < age_s < 60, "samples of the last second are asked for, in microseconds"
-        if not card.busy:
-            raise NVMLError("Not Found")
-        found = [SimpleNamespace(pid=pid, smUtil=percent) for pid, percent in card.busy]
-        return self._answered(card, "nvmlDeviceGetProcessUtilization", found)
 
     @staticmethod
     def _answered(card: MadeUpCard, call: str, answer: Answer) -> Answer:

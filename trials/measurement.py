@@ -72,10 +72,8 @@ class BlockOnGpu:
         temperature_c: The higher of both readings, degrees Celsius.
         memory_bytes: The larger of both readings, of everybody.
         reasons: What held the clocks back, bits of ``machine.gpu_source.Reason``.
-        others: Processes of others that had a compute context on it, and may have been idle.
+        others: Processes of others that computed on it.
         reading_s: How long both readings took, outside the block, seconds; 0 if computed.
-        others_at_work: Of the others, those known to have computed of late; 0 in blocks of
-            earlier versions, which did not ask.
     """
 
     begin_s: float
@@ -91,7 +89,6 @@ class BlockOnGpu:
     reasons: int
     others: int
     reading_s: float
-    others_at_work: int = 0
 
     @property
     def wall_s(self) -> float:
@@ -261,7 +258,7 @@ class GpuUse:
         reasons: Words for what held the clocks back in a block that counts.
         throttled_blocks: Blocks that count although heat, a brake or the hardware slowed the GPU.
         capped_blocks: Blocks in which its own power limit did, which is no disturbance.
-        shared_blocks: Blocks that count beside processes of others, idle ones too.
+        shared_blocks: Blocks that count although processes of others were on it.
         reading_s: How long it took to read the meters around a block, median, seconds.
     """
 

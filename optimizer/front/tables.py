@@ -181,7 +181,7 @@ def _disturbances_of(gpu: GpuUse) -> Iterator[tuple[str, str]]:
     counts = {
         "slowed by heat, a brake or the hardware": gpu.throttled_blocks,
         "held by its power limit, which is no disturbance": gpu.capped_blocks,
-        "beside processes of others, idle ones too": gpu.shared_blocks,
+        "shared with processes of others": gpu.shared_blocks,
     }
     yield from ((f"blocks {what}", str(count)) for what, count in counts.items() if count)
 

@@ -144,35 +144,6 @@ def test_processes_of_others_are_counted(pids: tuple[int, ...], others: int) -> 
     assert source_over(MadeUpNvml(MadeUpCard(pids=pids))).state().others == others
 
 
-@pytest.mark.parametrize(
-    ("pids", "busy", "at_work"),
-    [
-        ((MINE, 7), (), 0),  # an idle notebook
-        ((MINE, 7), ((MINE, 90),), 0),
-        ((MINE, 7), ((7, 30),), 1),  # while ours was idle
-        ((MINE, 7), ((7, 0),), 0),  # copied, or decoded a video
-        ((MINE,), ((9, 50),), 0),  # ended since
-        ((4_000_000, 4_000_001), ((4_000_000, 60), (4_000_001, 40)), 1),  # in a container
-        ((4_000_000, 4_000_001), ((4_000_000, 60),), 0),
-    ],
-)
-def test_others_are_at_work_where_they_computed_of_late(
-    pids: tuple[int, ...], busy: tuple[tuple[int, int], ...], at_work: int
-) -> None:
-    state = source_over(MadeUpNvml(MadeUpCard(pids=pids, busy=busy))).state()
-
-    assert state.others_at_work == at_work
-
-
-def test_card_that_does_not_tell_who_works_disturbs_nobody() -> None:
-    silent = ("nvmlDeviceGetProcessUtilization",)
-    card = MadeUpCard(pids=(MINE, 7), busy=((7, 30),), silent=silent)
-
-    state = source_over(MadeUpNvml(card)).state()
-
-    assert (state.others, state.others_at_work) == (1, 0)
-
-
 def test_energy_of_a_part_of_a_card_is_nobodys() -> None:
     whole = MadeUpCard(mig=1)
     part = MadeUpCard(uuid="MIG-1", name="part", parent=whole)

@@ -240,8 +240,7 @@ def test_gpu_is_read_around_a_whole_stretch_and_told_by_its_first_block() -> Non
 
 
 def test_open_load_beside_others_on_the_gpu_is_contended() -> None:
-    working = replace(STATE, others=1, others_at_work=1)
-    around = Surroundings(gpu=DrawingGpu(script=lambda _: working))
+    around = Surroundings(gpu=DrawingGpu(script=lambda _: replace(STATE, others=1)))
 
     found = driven(constantly(0.001), rate=500, around=around)
 

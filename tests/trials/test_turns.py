@@ -103,8 +103,7 @@ def test_block_is_led_in_by_requests_that_do_not_count() -> None:
     ("state", "contended"),
     [
         (STATE, 0),
-        (replace(STATE, others=1), 0),
-        (replace(STATE, others=1, others_at_work=1), 8),
+        (replace(STATE, others=1), 8),
         (replace(STATE, reasons=Reason.THERMAL), 8),
         (replace(STATE, reasons=Reason.POWER_CAP), 0),
     ],

@@ -75,5 +75,4 @@ class ComputedGpu:
             reasons=Reason(0),
             held_back=(),
             others=0,
-            others_at_work=0,
         )

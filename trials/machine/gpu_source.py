@@ -68,8 +68,7 @@ class GpuState:
         memory_bytes: Used by everybody.
         reasons: What holds the clocks back now.
         held_back: (reason, count) of counters that grow while it holds them back.
-        others: Processes of others that have a compute context on it, and may be idle.
-        others_at_work: Of these, those known to have computed within the last second.
+        others: Processes of others that compute on it.
     """
 
     sm_clock_mhz: int | None
@@ -79,7 +78,6 @@ class GpuState:
     reasons: Reason
     held_back: tuple[tuple[Reason, int], ...]
     others: int
-    others_at_work: int
 
 
 class GpuSource(Protocol):

@@ -9,9 +9,6 @@ an error only for whoever asks for one.
 References:
     NVML API reference, device queries: the energy counter is in millijoules since the driver was
         loaded, of Volta and newer; a part of a card (MIG) has none of its own.
-    NVML API reference, ``nvmlDeviceGetProcessUtilization``: samples of the processes that worked
-        in a sampling period; none of a part of a card. Its periods are 1/6 to 1 s, by product
-        (``nvmlUtilization_t``).
     Yang, Z. et al. (2024), Part-time power measurements: nvidia-smi's lack of attention. SC24. How
         often meters of NVIDIA GPUs move: every 20 to 100 ms.
 """
@@ -21,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from time import perf_counter, time_ns
+from time import perf_counter
 from typing import Any
 
 from trials.errors import UnsupportedError
@@ -32,8 +29,6 @@ Load = Callable[[], Any]
 
 _J_PER_MJ = 1e-3
 _UPDATE_S = 0.1  # the slowest that was reported
-_AT_WORK_US = 1_000_000  # the longest period over which a driver samples who works
-_NS_PER_US = 1_000
 _COUNTERS = {
     Reason.POWER_CAP: "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP",
     Reason.THERMAL: "NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN",
@@ -201,7 +196,6 @@ class NvmlGpu:
         nvml, card = self._nvml, self._card
         reasons = self._told(nvml.nvmlDeviceGetCurrentClocksEventReasons, card)
         memory = self._told(nvml.nvmlDeviceGetMemoryInfo, self._handle)
-        running = self._running()
         return GpuState(
             sm_clock_mhz=self._told(nvml.nvmlDeviceGetClockInfo, card, nvml.NVML_CLOCK_SM),
             memory_clock_mhz=self._told(nvml.nvmlDeviceGetClockInfo, card, nvml.NVML_CLOCK_MEM),
@@ -211,8 +205,7 @@ class NvmlGpu:
             memory_bytes=None if memory is None else int(memory.used),
             reasons=Reason(reasons or 0),
             held_back=self._held_back(),
-            others=_others(running, running),
-            others_at_work=_others(running & self._at_work(), running),
+            others=self._others(),
         )
 
     def _held_back(self) -> tuple[tuple[Reason, int], ...]:
@@ -226,16 +219,17 @@ class NvmlGpu:
             if one.nvmlReturn == nvml.NVML_SUCCESS
         )
 
-    def _running(self) -> set[int]:
-        """Return the processes that have a compute context here, whether they work or not."""
-        found = self._told(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or ()
-        return {one.pid for one in found}
+    def _others(self) -> int:
+        """Count the processes of others that compute here.
 
-    def _at_work(self) -> set[int]:
-        """Return the processes that kept the multiprocessors busy of late; none if not told."""
-        since_us = time_ns() // _NS_PER_US - _AT_WORK_US
-        samples = self._told(self._nvml.nvmlDeviceGetProcessUtilization, self._handle, since_us)
-        return {one.pid for one in samples or () if one.smUtil > 0}
+        In a container NVML names processes by numbers of the host: ours is then not among them,
+        and still one of them.
+        """
+        found = self._told(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or ()
+        processes = {one.pid for one in found}
+        if os.getpid() in processes:
+            return len(processes) - 1
+        return max(0, len(found) - 1)
 
     def _told(self, ask: Callable[..., Any], *arguments: Any) -> Any:
         """Ask for one thing; None where this card does not tell."""
@@ -243,17 +237,6 @@ class NvmlGpu:
             return ask(*arguments)
         except self._nvml.NVMLError:
             return None
-
-
-def _others(processes: set[int], running: set[int]) -> int:
-    """Count those of ``processes`` that are not ours.
-
-    In a container NVML names processes by numbers of the host: ours is then not among those that
-    are running, and still one of them.
-    """
-    if os.getpid() in running:
-        return len(processes - {os.getpid()})
-    return max(0, len(processes) - 1)
 
 
 @contextmanager

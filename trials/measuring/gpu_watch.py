@@ -4,9 +4,8 @@ Nothing is read inside a block (``surroundings``), and how long reading takes is
 but for opening the meters.
 
 A block is *disturbed* where heat, a power brake or the hardware slowed the GPU, or where a process
-of somebody else is known to have computed on it: it is measured again like one that lost the
-processor to others (``load``). One that only sits there, such as an idle notebook, is recorded.
-A power cap is the state in which a card runs under full load, so a block in which it
+of somebody else computed on it: it is measured again like one that lost the processor to others
+(``load``). A power cap is the state in which a card runs under full load, so a block in which it
 held the clocks back is as good as any, and is only counted.
 """
 
@@ -78,14 +77,13 @@ def on_gpu(before: Reading, after: Reading, *, load_s: float, samples: int) -> B
         memory_bytes=_most(first.memory_bytes, last.memory_bytes),
         reasons=int(first.reasons | last.reasons | grown),
         others=max(first.others, last.others),
-        others_at_work=max(first.others_at_work, last.others_at_work),
         reading_s=before.took_s + after.took_s,
     )
 
 
 def was_disturbed(gpu: BlockOnGpu) -> bool:
     """Tell whether a block is to be measured again for what happened on its GPU."""
-    return is_throttled(gpu) or gpu.others_at_work > 0
+    return is_throttled(gpu) or gpu.others > 0
 
 
 def is_throttled(gpu: BlockOnGpu) -> bool:
