@@ -68,6 +68,7 @@ class Driver:
         self.Context = Context(device)
         self.Device = partial(Device, self)
         self.Event = partial(Event, device)
+        self.event_flags = SimpleNamespace(DEFAULT=0, BLOCKING_SYNC=1)
         self.Stream = partial(Stream, device)
 
     def mem_alloc(self, size: int) -> "Allocation":
@@ -157,8 +158,9 @@ class Pagelocked:
 class Event:
     """An event, given back with its object."""
 
-    def __init__(self, device: FakeDevice) -> None:
+    def __init__(self, device: FakeDevice, flags: int = 0) -> None:
         self._device = device
+        self.flags = flags
         self.inner: FakeEvent = calls(device.event)
 
     def __del__(self) -> None:

@@ -121,12 +121,12 @@ def plugin_named(name: str) -> Any:
     )
 
 
-def ort_on_gpu(library: OrtOnGpu | None = None, *, plugin: Any = None) -> OrtBackend:
+def ort_on_gpu(
+    library: OrtOnGpu | None = None, *, plugin: Any = None, card: Card = CARD
+) -> OrtBackend:
     """Make the backend over it, on a machine with one GPU."""
     found = library or OrtOnGpu()
-    return OrtBackend(
-        Providers(library=lambda: found, plugin=lambda: plugin, gpus=lambda: (CARD,))
-    )
+    return OrtBackend(Providers(library=lambda: found, plugin=lambda: plugin, gpu=lambda: card))
 
 
 def _taken_context(options: Any) -> str:

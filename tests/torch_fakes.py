@@ -49,10 +49,12 @@ class FakeCuda:
 
     Attributes:
         captures_nothing: Graphs are empty, as of a capture on the wrong stream.
+        breaks: What captures raise after the first one; empty for nothing.
         tf32: What was asked for last.
     """
 
     captures_nothing: bool = False
+    breaks: str = ""
     streams: list[FakeStream] = field(default_factory=list)
     graphs: list[FakeGraph] = field(default_factory=list)
     held_bytes: int = 0
@@ -87,6 +89,8 @@ class FakeCuda:
     def graph(self, work: Callable[[], Sequence[Any]], pool: object) -> FakeGraph:
         del pool
         assert current_thread().name in self.entered, "captured on no stream of ours"
+        if self.breaks and self.graphs:
+            raise RuntimeError(self.breaks)
         answers = [one.clone() for one in work()] if self.captures_nothing else work()
         self.graphs.append(FakeGraph(work=work, answers=answers, is_empty=self.captures_nothing))
         return self.graphs[-1]

@@ -349,6 +349,16 @@ class RunsOnGpu(Protocol):
 
 
 @runtime_checkable
+class WaitsForDevice(Protocol):
+    """An engine whose requests, or some of them, wait for a device before they end."""
+
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether they do, so that CPU time may be that of waiting: libraries spin meanwhile."""
+        ...
+
+
+@runtime_checkable
 class MetersEnergy(Protocol):
     """A backend whose engines may run where energy is metered. Others tell none."""
 

@@ -236,7 +236,7 @@ class Quiet:
         cpu_s_per_request: CPU time of the process for each request that counts, seconds, of all
             its threads, median over the blocks. It holds no waiting for a CPU, but the requests
             that workers send while they wait for each other, and our own work between blocks: what
-            a request needs is less. None where no time was spent.
+            a request needs is less. None where no time was spent, or a device was waited for.
     """
 
     contended_blocks: int

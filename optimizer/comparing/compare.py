@@ -19,6 +19,7 @@ from time import monotonic
 
 import numpy as np
 
+from optimizer.comparing.loops import said_of_loops
 from optimizer.comparing.scores import ScoreCompared, compare_scores
 from optimizer.comparing.side import Side, Stored
 from optimizer.errors import UsageError
@@ -124,6 +125,11 @@ def compare_live(
     if len(turns) not in LOOKS:
         speeds = looked_at(turns, order)
     scores, cautions = compare_scores(a, b, on_step=on_step)
+    pairs = _pairs(turns)
+    cautions = (
+        *said_of_loops([pair.old for pair in pairs], [pair.new for pair in pairs]),
+        *cautions,
+    )
     if restless := sum(one.restless for one in turns):
         never = (
             f"threads of one engine never rested: {restless} blocks of the other ran beside them"
@@ -133,7 +139,7 @@ def compare_live(
     return Comparison(
         stories=(a.story, b.story),
         live=True,
-        pairs=len(_pairs(turns)),
+        pairs=len(pairs),
         sessions=len(turns),
         contended=sum(one.contended for one in turns) / blocks,
         margin=order.margin,
@@ -170,6 +176,7 @@ def compare_stored(a: Stored, b: Stored, order: CompareOrder, *, reason: str) ->
         cautions=(
             f"from stored blocks ({reason})",
             "weaker: what changed on the machine between the two measurements counts as well",
+            *said_of_loops(a.blocks, b.blocks),
             *(f"other work took the processor while {name} was measured" for name in busy),
             "scores are compared live alone",
         ),

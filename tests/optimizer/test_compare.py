@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 from optimizer.cli import app
 from optimizer.comparing.compare import CompareOrder, looked_at
+from optimizer.comparing.loops import said_of_loops
 from optimizer.errors import OptimizerError, StudyError, UsageError
+from optimizer.study.study import Asked
 from optimizer.workspace import load_blocks, save_blocks
 from search_spaces.files import space_from_yaml
 from trials.errors import FaultError
-from trials.measurement import Block
+from trials.measurement import Block, DeviceTimes, Stamps
 from trials.measuring.comparison import Verdict
 from trials.measuring.load import CONTENDED
 from trials.measuring.pairing import BlockPair
@@ -37,6 +39,12 @@ class Ran:
     def document(self) -> dict[str, object]:
         """What ``--json`` printed."""
         found: dict[str, object] = json.loads(self.out)
+        return found
+
+    @property
+    def cautions(self) -> list[str]:
+        """What was said that it cannot tell."""
+        found: list[str] = json.loads(self.out)["cautions"]
         return found
 
     def scores(self) -> list[dict[str, Any]]:
@@ -59,10 +67,14 @@ def compared(*arguments: object) -> Ran:
 
 def with_slower_twin(case: Case, *, flags: tuple[str, ...] = ()) -> None:
     """Let the study remember its trial a second time, half as fast."""
-    case.study.study.enqueue_trial(case.study.encoding.params(case.deployment))
     twin = at_pace(2.0, flags=flags)(replace(case.outcome, blocks=load_blocks(case.blocks)))
-    record = case.study.tell(case.study.ask(), twin)
+    record = case.study.tell(_asked_again(case), twin)
     save_blocks(twin.blocks, case.workspace.blocks(record.uid))
+
+
+def _asked_again(case: Case) -> Asked:
+    case.study.study.enqueue_trial(case.study.encoding.params(case.deployment))
+    return case.study.ask()
 
 
 def test_trial_is_equivalent_to_itself(tmp_path: Path) -> None:
@@ -177,6 +189,47 @@ def test_difference_that_rests_on_one_session_is_undecided(
     (found,) = looked_at(turns, order)
 
     assert found.verdict is verdict
+
+
+def test_different_loops_are_said_beside_the_verdicts(tmp_path: Path) -> None:
+    """As of TensorRT's engines against torch's: a difference may be that of the loops."""
+    case = fake_case(tmp_path)
+    record = case.study.tell(_asked_again(case), case.outcome)
+    save_blocks(tuple(map(_in_line, load_blocks(case.blocks))), case.workspace.blocks(record.uid))
+
+    ran = compared(0, record.number, "--stored", "-w", case.workspace.root)
+
+    (said,) = [one for one in ran.cautions if "different loops" in one]
+    assert "A sends a request when the one before is answered" in said
+    assert "B has the next request in line on its device" in said
+    assert ran.verdicts() != {}
+
+
+def test_same_loops_are_not_mentioned(tmp_path: Path) -> None:
+    case = fake_case(tmp_path)
+
+    for stored in ([], ["--stored"]):
+        ran = compared(0, 0, *stored, "-w", case.workspace.root)
+        assert "different loops" not in str(ran.cautions)
+
+
+def test_open_loop_is_told_from_a_closed_one() -> None:
+    closed = session(0, slower=1.0).pairs[0].new
+    times_s = closed.latencies_s
+    batch = np.ones(times_s.size, np.int32)
+    stamps = Stamps(due_s=times_s, start_s=times_s, end_s=times_s, batch=batch)
+    opened = replace(closed, stamps=stamps)
+
+    (said,) = said_of_loops([opened], [closed])
+
+    assert "A gets requests as they come" in said
+    assert said_of_loops([opened], [opened]) == ()
+
+
+def _in_line(block: Block) -> Block:
+    """Make the same block as of a device, which has the next request in line."""
+    times_s = block.latencies_s
+    return replace(block, device=DeviceTimes(gpu_s=times_s, enqueue_s=times_s, wall_s=times_s))
 
 
 def test_table_says_what_a_and_b_are_and_what_it_comes_to(tmp_path: Path) -> None:

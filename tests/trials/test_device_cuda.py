@@ -69,6 +69,13 @@ def test_error_of_pycuda_tells_what_was_being_done(device: CudaDevice) -> None:
         device.event().wait()
 
 
+@pytest.mark.parametrize(("sleeps", "flags"), [(False, 0), (True, 1)])
+def test_waiting_for_an_event_spins_or_sleeps(
+    device: CudaDevice, *, sleeps: bool, flags: int
+) -> None:
+    assert device.event(sleeps=sleeps).event.flags == flags
+
+
 def test_facts_are_told_before_any_context_is_made(libraries: tuple[Any, Any]) -> None:
     facts = CudaDevice(*libraries).facts
 

@@ -32,6 +32,12 @@ def test_pytorch_captures_for_one_thread_alone() -> None:
     assert "capture_error_mode" in signature(torch.cuda.CUDAGraph.capture_begin).parameters
 
 
+def test_pytorch_has_events_that_are_waited_for_asleep() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    assert "blocking" in signature(torch.cuda.Event.__new__).parameters
+
+
 BINDINGS = (
     *("cuDeviceGet", "cuDeviceGetUuid", "cuGraphDestroy", "cuGraphExecDestroy", "cuGraphGetNodes"),
     *("cuGraphInstantiate", "cuGraphLaunch", "cuStreamBeginCapture", "cuStreamEndCapture"),

@@ -359,6 +359,19 @@ def test_cpu_time_of_a_request_is_told_beside_its_latency() -> None:
     assert 0.002 / max(requests) <= found.quiet.cpu_s_per_request <= 0.002 / min(requests)
 
 
+class SpinningEngine(SleepingEngine):
+    """Waits for a device in each request."""
+
+    waits_for_device = True
+
+
+def test_cpu_time_of_waiting_for_a_device_is_not_told() -> None:
+    """Libraries spin while they wait, which is not what a request needs of the CPU."""
+    found = driven_by(SpinningEngine(lambda _: 0.001), clocks=Clocks(lambda _: True))
+
+    assert found.quiet.cpu_s_per_request is None
+
+
 def test_computed_time_is_never_contended() -> None:
     found = driven_by(ComputingEngine(steady), clocks=Clocks(lambda _: True))
 

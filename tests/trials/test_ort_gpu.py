@@ -1,8 +1,10 @@
 """Providers of ONNX Runtime on a GPU: had or refused, never fallen back from in silence."""
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import onnxruntime
 import pytest
 from gpu_scripted import ScriptedGpu
 from numpy.typing import NDArray
-from ort_gpu_fake import OrtOnGpu, ort_on_gpu, plugin_named
+from nvml_fake import MadeUpCard, MadeUpNvml
+from ort_gpu_fake import CARD, OrtOnGpu, ort_on_gpu, plugin_named
 from real_spaces import bench_in, point, write_space
 
 from search_spaces.deployment import Deployment, Precision, Scalar
@@ -25,7 +28,7 @@ from trials.backends.ort_session import opened, serving_options
 from trials.bench import Bench
 from trials.capabilities import batch_in_engine, engine_spec
 from trials.errors import FaultError, UnsupportedError
-from trials.machine.nvml import Card, why_no_energy
+from trials.machine.nvml import Card, first_card, why_no_energy
 from trials.measurement import OnDevice
 from trials.outcome import Completed, Failed, Infeasible
 from trials.run import run_trial
@@ -63,7 +66,7 @@ def option_of(backend: OrtBackend, name: str) -> Option:
     return next(one for one in backend.capabilities().options if one.name == name)
 
 
-def without_gpu() -> tuple[Card, ...]:
+def without_gpu() -> Card:
     raise UnsupportedError("no NVIDIA GPU: no driver answers")
 
 
@@ -90,6 +93,19 @@ def test_engine_on_a_gpu_is_of_its_provider_and_its_gpu() -> None:
     assert spec.batch_size is None
 
 
+def test_facts_are_those_of_the_gpu_that_sessions_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that CUDA shows, which need not be the first on the bus."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    nvml = MadeUpNvml(MadeUpCard(), MadeUpCard(uuid="GPU-2222", name="NVIDIA L4"))
+    providers = Providers(
+        library=OrtOnGpu, plugin=lambda: None, gpu=lambda: first_card(lambda: nvml)
+    )
+
+    assert dict(providers.facts)["gpu"] == "NVIDIA L4"
+    assert signature(Providers).parameters["gpu"].default is first_card
+
+
 @pytest.mark.parametrize("provider", ["tensorrt", "nv-tensorrt-rtx"])
 def test_compiled_engine_serves_one_batch_size(provider: str) -> None:
     capabilities = ort_on_gpu(plugin=plugin_named("x")).capabilities()
@@ -100,7 +116,7 @@ def test_compiled_engine_serves_one_batch_size(provider: str) -> None:
 
 def test_wheel_for_the_cpu_says_which_one_to_install() -> None:
     """The real library of this environment, on a machine that is said to have a GPU."""
-    backend = OrtBackend(Providers(gpus=lambda: (), plugin=lambda: None))
+    backend = OrtBackend(Providers(gpu=lambda: CARD, plugin=lambda: None))
 
     refusals = dict(option_of(backend, "provider").refusals)
 
@@ -113,7 +129,7 @@ def test_wheel_for_the_cpu_says_which_one_to_install() -> None:
 
 def test_machine_without_a_gpu_says_so_beside() -> None:
     library = OrtOnGpu(available=["CPUExecutionProvider"])
-    backend = OrtBackend(Providers(library=lambda: library, plugin=lambda: None, gpus=without_gpu))
+    backend = OrtBackend(Providers(library=lambda: library, plugin=lambda: None, gpu=without_gpu))
 
     refusals = dict(option_of(backend, "provider").refusals)
 
@@ -121,7 +137,7 @@ def test_machine_without_a_gpu_says_so_beside() -> None:
 
 
 def test_provider_that_the_library_has_needs_a_gpu_too() -> None:
-    backend = OrtBackend(Providers(library=OrtOnGpu, plugin=lambda: None, gpus=without_gpu))
+    backend = OrtBackend(Providers(library=OrtOnGpu, plugin=lambda: None, gpu=without_gpu))
 
     assert dict(option_of(backend, "provider").refusals)["cuda"] == (
         "no NVIDIA GPU: no driver answers"
@@ -132,7 +148,7 @@ def test_provider_that_the_library_has_needs_a_gpu_too() -> None:
 def test_provider_that_is_not_here_is_refused_at_the_engine_too(
     residual_model: Path, tmp_path: Path
 ) -> None:
-    backend = OrtBackend(Providers(gpus=without_gpu, plugin=lambda: None))
+    backend = OrtBackend(Providers(gpu=without_gpu, plugin=lambda: None))
 
     with pytest.raises(UnsupportedError, match="provider cuda: no NVIDIA GPU"):
         built(backend, residual_model, deployed(provider="cuda"))
@@ -175,7 +191,7 @@ def test_tf32_is_of_cuda_alone(residual_model: Path) -> None:
     assert Precision.TF32 in ort_on_gpu().capabilities().precisions
     assert (
         Precision.TF32
-        not in OrtBackend(Providers(gpus=without_gpu, plugin=lambda: None))
+        not in OrtBackend(Providers(gpu=without_gpu, plugin=lambda: None))
         .capabilities()
         .precisions
     )
@@ -273,6 +289,36 @@ def test_compiling_provider_saves_an_engine_of_one_batch(
         engine.infer({"images": images(2)})
 
 
+@pytest.mark.parametrize("override", ["", "1"])
+def test_fp32_that_would_be_tf32_is_refused(
+    residual_model: Path, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+
+    with pytest.raises(UnsupportedError, match="start trifront with NVIDIA_TF32_OVERRIDE=0"):
+        built(ort_on_gpu(), residual_model, deployed(provider="tensorrt"))
+
+
+@pytest.mark.parametrize(("override", "capability"), [("0", "9.0"), ("", "7.5")])
+def test_fp32_is_built_where_there_is_no_tf32(
+    residual_model: Path, monkeypatch: pytest.MonkeyPatch, override: str, capability: str
+) -> None:
+    """Cards before Ampere have none, and the variable takes it away from the others."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    backend = ort_on_gpu(card=replace(CARD, compute_capability=capability))
+
+    assert built(backend, residual_model, deployed(provider="tensorrt")).is_file()
+
+
+def test_tf32_that_would_be_fp32_is_refused(
+    residual_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+
+    with pytest.raises(UnsupportedError, match="makes fp32 of tf32"):
+        built(ort_on_gpu(), residual_model, deployed(Precision.TF32, provider="cuda"))
+
+
 def test_compiling_provider_needs_a_batch_that_it_can_fix(
     residual_model: Path, tmp_path: Path
 ) -> None:
@@ -281,7 +327,7 @@ def test_compiling_provider_needs_a_batch_that_it_can_fix(
     onnx.save_model(model, tmp_path / "free.onnx")
 
     with pytest.raises(UnsupportedError, match="'images' has a free dimension that is not its"):
-        built(ort_on_gpu(), tmp_path / "free.onnx", deployed(provider="tensorrt"))
+        built(ort_on_gpu(), tmp_path / "free.onnx", deployed(Precision.FP16, provider="tensorrt"))
 
 
 def test_compiling_provider_that_saves_nothing_is_a_fault(
@@ -290,7 +336,7 @@ def test_compiling_provider_that_saves_nothing_is_a_fault(
     backend = ort_on_gpu(OrtOnGpu(saves=False))
 
     with pytest.raises(FaultError, match="saved no engine"):
-        built(backend, residual_model, deployed(provider="tensorrt"))
+        built(backend, residual_model, deployed(Precision.FP16, provider="tensorrt"))
 
 
 def test_rtx_provider_is_registered_once_and_chosen_by_device(residual_model: Path) -> None:
@@ -299,7 +345,7 @@ def test_rtx_provider_is_registered_once_and_chosen_by_device(residual_model: Pa
     providers = Providers(
         library=lambda: library,
         plugin=lambda: plugin_named("CPUExecutionProvider"),
-        gpus=lambda: (),
+        gpu=lambda: CARD,
     )
 
     sessions = [
@@ -307,7 +353,7 @@ def test_rtx_provider_is_registered_once_and_chosen_by_device(residual_model: Pa
             str(residual_model),
             onnxruntime.SessionOptions(),
             provider=Provider.RTX,
-            precision=Precision.FP32,
+            precision=Precision.FP16,
         )
         for _ in range(2)
     ]
@@ -320,7 +366,7 @@ def test_rtx_provider_that_takes_no_gpu_says_so(residual_model: Path) -> None:
     backend = ort_on_gpu(plugin=plugin_named("NvTensorRTRTXExecutionProvider"))
 
     with pytest.raises(UnsupportedError, match="takes none of this machine's GPUs"):
-        built(backend, residual_model, deployed(provider="nv-tensorrt-rtx"))
+        built(backend, residual_model, deployed(Precision.FP16, provider="nv-tensorrt-rtx"))
 
 
 def test_activations_stay_signed_for_a_gpu(residual_model: Path, tmp_path: Path) -> None:
@@ -355,6 +401,7 @@ def test_engine_on_a_gpu_is_watched_where_it_can_be_read(residual_model: Path) -
     engine = backend.load(built(backend, residual_model, deployment), deployment)
 
     assert isinstance(engine, RunsOnGpu)
+    assert engine.waits_for_device
     with engine.gpu() as source:
         assert (source is None) == bool(why_no_energy())
 
@@ -364,6 +411,7 @@ def test_engine_on_the_cpu_has_no_gpu(residual_model: Path) -> None:
 
     engine = backend.load(built(backend, residual_model, deployed()), deployed())
 
+    assert not engine.waits_for_device
     with engine.gpu() as source:
         assert source is None
 
@@ -377,6 +425,8 @@ def test_provider_of_a_real_gpu_answers_as_the_cpu_does(
     reason = dict(option_of(backend, "provider").refusals).get(provider)
     if reason:
         pytest.skip(reason)
+    if provider != "cuda" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+        pytest.skip("fp32 of a compiling provider wants NVIDIA_TF32_OVERRIDE=0 from the start")
     deployment = deployed(provider=provider)
     plan = built(backend, residual_model, deployment)
     batch = {"images": images(4)}

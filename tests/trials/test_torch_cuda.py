@@ -14,12 +14,14 @@ from torch_fakes import FakeCuda, fake_card, residual_program
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import MeasuringPlan
-from trials.backend import Engine, StatesTransfers, Tensors
+from trials.backend import Engine, StatesTransfers, Tensors, WaitsForDevice
 from trials.backends.torch_backend import TorchBackend
 from trials.backends.torch_card import find_card
+from trials.backends.torch_cuda import captured
 from trials.backends.torch_errors import trial_error
+from trials.backends.torch_memory import no_card
 from trials.backends.trt_engine import serving_of
-from trials.errors import FaultError, UnsupportedError
+from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.machine.nvml import why_no_energy
 from trials.measuring.load import drive
 
@@ -31,7 +33,7 @@ BATCHES = tuple(
 )
 GRAPHED, PLAIN = (("cuda_graph", True),), (("cuda_graph", False),)
 
-DEPLOYMENT = Deployment(variant="v", precision=Precision.FP32, batch_size=4, concurrency=2)
+POINT = Deployment(variant="v", precision=Precision.FP32, batch_size=4, concurrency=2)
 PLAN = MeasuringPlan(max_s=0.3, block_s=0.01, block_requests=2, warmup_s=0.0)
 
 
@@ -139,6 +141,60 @@ def test_graphs_are_released_when_the_lane_is_left_however(tmp_path: Path) -> No
     assert all(graph.is_reset for graph in cuda.graphs)
 
 
+def test_graphs_are_released_where_a_later_one_cannot_be_captured(tmp_path: Path) -> None:
+    cuda = FakeCuda(breaks="CUDA out of memory")
+
+    with (
+        pytest.raises(MemoryLimitError),
+        loaded(tmp_path, cuda, options=GRAPHED).lane(BATCHES),
+    ):
+        pytest.fail("there is nothing to enter")
+
+    assert [graph.is_reset for graph in cuda.graphs] == [True]
+
+
+def test_work_that_a_graph_cannot_hold_is_infeasible_and_says_what_to_do(tmp_path: Path) -> None:
+    """CUDA's own words (cudaErrorStreamCaptureUnsupported), and it is a fact about the model."""
+    cuda = FakeCuda(breaks="CUDA error: operation not permitted when stream is capturing")
+
+    with (
+        pytest.raises(UnsupportedError, match="use cuda_graph: false"),
+        loaded(tmp_path, cuda, options=GRAPHED).lane(BATCHES),
+    ):
+        pytest.fail("there is nothing to enter")
+
+
+class BreakingGraph:
+    """A capture that the work spoils, so that ending it raises as well."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def capture_begin(self, **_: object) -> None:
+        self.steps.append("begin")
+
+    def capture_end(self) -> None:
+        self.steps.append("end")
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_capture_that_breaks_raises_its_first_error_and_is_ended() -> None:
+    graph = BreakingGraph()
+
+    def work() -> Sequence[Any]:
+        raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        captured(graph, work, object())
+
+    assert graph.steps == ["begin", "end"]
+
+
+def test_capture_that_only_its_end_refuses_is_not_taken_for_one() -> None:
+    with pytest.raises(RuntimeError, match="previous error"):
+        captured(BreakingGraph(), list, object())
+
+
 def test_transfers_take_pinned_memory_and_are_left_out_on_demand(tmp_path: Path) -> None:
     pinned = []
     for transfers in ("include", "exclude"):
@@ -168,14 +224,14 @@ def test_option_that_is_left_out_means_the_same_as_for_tensorrt(tmp_path: Path) 
     engine = loaded(tmp_path, FakeCuda())
 
     assert isinstance(engine, StatesTransfers)
-    assert engine.uses_graphs == serving_of(DEPLOYMENT).cuda_graph
-    assert engine.transfers == serving_of(DEPLOYMENT).transfers
+    assert engine.uses_graphs == serving_of(POINT).cuda_graph
+    assert engine.transfers == serving_of(POINT).transfers
 
 
 def test_gpu_is_watched_while_it_is_measured(tmp_path: Path) -> None:
     gpu = ScriptedGpu()
     card = replace(fake_card(), meters=lambda: nullcontext(gpu))
-    engine = TorchBackend(lambda: card).load(residual_program(tmp_path), DEPLOYMENT)
+    engine = TorchBackend(lambda: card).load(residual_program(tmp_path), POINT)
 
     driven = drive(engine, BATCHES, concurrency=2, batch_size=4, plan=PLAN)
 
@@ -185,8 +241,8 @@ def test_gpu_is_watched_while_it_is_measured(tmp_path: Path) -> None:
 
 
 def test_energy_is_told_where_the_gpu_tells_it() -> None:
-    assert "CPU" in TorchBackend(lambda: None).why_no_energy(DEPLOYMENT)
-    assert TorchBackend(fake_card).why_no_energy(DEPLOYMENT) == why_no_energy()
+    assert "CPU" in TorchBackend(lambda: None).why_no_energy(POINT)
+    assert TorchBackend(fake_card).why_no_energy(POINT) == why_no_energy()
 
 
 def test_program_that_cannot_be_captured_says_to_leave_graphs_out() -> None:
@@ -228,6 +284,15 @@ def test_gpu_offers_graphs_and_no_threads() -> None:
     options = {option.name for option in TorchBackend(fake_card).capabilities().options}
 
     assert options == {"mode", "cuda_graph", "transfers"}
+
+
+def test_engine_on_a_gpu_waits_for_it(tmp_path: Path) -> None:
+    on_cpu = TorchBackend(no_card).load(residual_program(tmp_path), POINT)
+    on_gpu = loaded(tmp_path, FakeCuda())
+
+    assert isinstance(on_gpu, WaitsForDevice)
+    assert on_gpu.waits_for_device
+    assert not on_cpu.waits_for_device
 
 
 def test_gpu_is_part_of_an_engines_identity() -> None:

@@ -1,5 +1,6 @@
 """Engines of the ``tensorrt`` backend on a computed device: what a GPU would punish is caught."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from search_spaces.space import MeasuringPlan
 from trials.backend import QueuesRequests, Tensors
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.devices.clocks import VirtualClock
-from trials.devices.fake import Costs, FakeDevice
+from trials.devices.fake import Costs, FakeDevice, FakeEvent
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.measuring.driving import drive_deployment
 
@@ -47,6 +48,19 @@ def loaded(
     return load_engine(fake_library(device, behaviour), device, plan, point)
 
 
+def lazily(
+    device: FakeDevice, plan: Path, specialization: str = "lazy", *, cuda_graph: bool
+) -> TrtEngine:
+    """Load an engine of many batch sizes whose kernels come later."""
+    return loaded(
+        device,
+        plan,
+        kernel_specialization=specialization,
+        batch_profile="dynamic",
+        cuda_graph=cuda_graph,
+    )
+
+
 def test_kernels_for_the_batch_that_comes_mean_nothing_to_an_engine_of_one_batch(
     device: FakeDevice, plan: Path
 ) -> None:
@@ -55,7 +69,7 @@ def test_kernels_for_the_batch_that_comes_mean_nothing_to_an_engine_of_one_batch
         loaded(device, plan, kernel_specialization="lazy")
 
     loaded(device, plan, kernel_specialization="eager", batch_profile="fixed").close()
-    loaded(device, plan, kernel_specialization="lazy", batch_profile="dynamic").close()
+    lazily(device, plan, cuda_graph=False).close()
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
@@ -82,6 +96,31 @@ def test_everything_is_given_back_when_an_engine_is_closed(
     engine.close()
 
     device.close()  # which would tell what is left
+
+
+class ListeningDevice(FakeDevice):
+    """Remembers which kind of event it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[bool] = set()
+
+    def event(self, *, sleeps: bool = False) -> FakeEvent:
+        self.asked.add(sleeps)
+        return super().event(sleeps=sleeps)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_threads_sleep_while_they_wait_only_where_there_are_more_than_cpus(
+    plan: Path, batches: tuple[Tensors, ...], extra: int
+) -> None:
+    """Spinning is faster to see an end, and keeps others from a CPU that they need to send."""
+    device = ListeningDevice()
+    point = replace(POINT, concurrency=len(os.sched_getaffinity(0)) + extra)
+    engine = load_engine(fake_library(device, None), device, plan, point)
+
+    with engine.queue(batches):
+        assert device.asked == {extra > 0}
 
 
 def test_lane_that_is_left_with_requests_in_flight_waits_for_them(
@@ -127,13 +166,27 @@ def test_graph_of_kernels_that_come_later_is_refused(
     device: FakeDevice, plan: Path, specialization: str
 ) -> None:
     """TensorRT for RTX captures none before, so a record of one would say what was not so."""
-    loaded(device, plan, kernel_specialization=specialization, cuda_graph=False).close()
+    lazily(device, plan, specialization, cuda_graph=False).close()
     loaded(device, plan, kernel_specialization="eager").close()
 
     with pytest.raises(UnsupportedError, match=r"set cuda_graph: \[false\]"):
-        loaded(device, plan, kernel_specialization=specialization)
+        lazily(device, plan, specialization, cuda_graph=True)
 
     device.close()
+
+
+def test_arrays_of_a_batch_that_breaks_outlive_their_copies(
+    plan: Path, batches: tuple[Tensors, ...]
+) -> None:
+    """Else the device would read and write memory that is somebody else's by then."""
+    slow = FakeDevice(costs=Costs(copy_ns=20_000_000))
+    engine = loaded(slow, plan, Behaviour(fails_silently=True), cuda_graph=False)
+
+    with pytest.raises(FaultError, match="running a request"):
+        engine.infer(batches[0])
+
+    engine.close()
+    slow.close()
 
 
 def test_graph_that_computes_nothing_is_a_fault(

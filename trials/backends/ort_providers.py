@@ -9,9 +9,10 @@ of a provider that did not make them.
 References:
     ONNX Runtime, execution providers (CUDA, TensorRT, plugin libraries; EP context design).
     microsoft/onnxruntime issues 17801 and 23647 (silent fallback), 11348 (a graph that was
-        optimized for CUDA and saved cannot be loaded).
+        optimized for CUDA and saved cannot be loaded), 6427 and 26029 (TF32 for fp32).
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,11 +23,13 @@ from typing import Any
 
 from search_spaces.deployment import Precision
 from trials.errors import UnsupportedError
-from trials.machine.nvml import Card, cards
+from trials.machine.nvml import Card, first_card
 
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 _RECORD = "session.record_ep_graph_assignment_info"
 _MOST_NAMES = 5  # of nodes in a message
+_TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # read by NVIDIA's libraries when they are loaded
+_AMPERE = 8  # major compute capability of the first cards that have TF32
 
 
 class Provider(StrEnum):
@@ -80,18 +83,18 @@ class Providers:
         *,
         library: Callable[[], Any] = _onnxruntime,
         plugin: Callable[[], Any | None] = _plugin,
-        gpus: Callable[[], tuple[Card, ...]] = cards,
+        gpu: Callable[[], Card] = first_card,
     ) -> None:
         """Wait for the first question; nothing is imported before.
 
         Args:
             library: Imports ONNX Runtime.
             plugin: Imports the package of the RTX provider, or returns None.
-            gpus: Describes the GPUs of this machine.
+            gpu: Describes the GPU that CUDA shows first, on which sessions run.
         """
         self._library = library
         self._plugin = plugin
-        self._gpus = gpus
+        self._gpu = gpu
         self._is_registered = False
 
     @cached_property
@@ -108,7 +111,7 @@ class Providers:
         """What of a GPU changes the engines of its providers, sorted; empty without one."""
         if all(not self.honours(one) for one in _KINDS):
             return ()
-        card = self._gpus()[0]
+        card = self._gpu()
         facts = [("gpu", card.name), ("gpu_driver", card.driver)]
         facts.append(("compute_capability", card.compute_capability))
         plugin = self._plugin()
@@ -137,14 +140,15 @@ class Providers:
             precision: Of the model, which some providers must be told.
 
         Raises:
-            UnsupportedError: The provider is not to be had, could not be set up, or leaves
-                operators to another one.
+            UnsupportedError: The provider is not to be had, could not be set up, leaves
+                operators to another one, or computes in another precision.
             Exception: What ONNX Runtime raises, as it is.
         """
         library = self._library()
         if provider is Provider.CPU:
             return library.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self.refuse(provider)
+        self._refuse_rounding(provider, precision)
         options.add_session_config_entry(_RECORD, "1")
         if provider is Provider.RTX:
             name, devices = self._rtx_devices()
@@ -163,10 +167,33 @@ class Providers:
         """Allocate a tensor in the memory of the GPU."""
         return self._library().OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cuda", 0)
 
+    def _refuse_rounding(self, provider: Provider, precision: Precision) -> None:
+        """Refuse products that would be rounded otherwise than the precision says.
+
+        TensorRT's builder takes TF32 for fp32 where the card has it, and the providers have no
+        option against it; the variable is above them all, and above ``use_tf32`` of CUDA too.
+
+        Raises:
+            UnsupportedError: They would be; says what to do.
+        """
+        is_off = os.environ.get(_TF32_OVERRIDE) == "0"
+        has_tf32 = int(self._gpu().compute_capability.split(".")[0]) >= _AMPERE
+        if precision is Precision.FP32 and provider in COMPILING and has_tf32 and not is_off:
+            raise UnsupportedError(
+                f"provider {provider} makes tf32 of fp32 on this GPU: start trifront with "
+                f"{_TF32_OVERRIDE}=0, or add the rule provider != '{provider}' or "
+                f"precision != '{precision}'"
+            )
+        if precision is Precision.TF32 and is_off:
+            raise UnsupportedError(
+                f"{_TF32_OVERRIDE}=0 makes fp32 of tf32: start trifront without it, or leave tf32 "
+                "out"
+            )
+
     def _why_not(self, provider: Provider) -> str:
         reasons = []
         try:
-            self._gpus()
+            self._gpu()
         except UnsupportedError as error:
             reasons.append(str(error))
         kind = _KINDS[provider]

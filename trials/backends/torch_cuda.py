@@ -17,7 +17,7 @@ References:
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -151,12 +151,7 @@ class TorchCuda:
         import torch
 
         graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-        try:
-            answers = work()
-        finally:
-            graph.capture_end()
-        return _TorchGraph(graph=graph, answers=answers)
+        return _TorchGraph(graph=graph, answers=captured(graph, work, pool))
 
     def release(self) -> None:
         """Empty the allocator's cache; also the workspaces that it keeps for each stream."""
@@ -200,6 +195,26 @@ class _TorchGraph:
         self.graph.reset()
 
 
+def captured(
+    graph: Any, work: "Callable[[], Sequence[Tensor]]", pool: object
+) -> "Sequence[Tensor]":
+    """Capture work into a graph of torch and return its answers; nothing of it runs.
+
+    Raises:
+        RuntimeError: torch's own: what the work raised, if it did, or what ending raised.
+    """
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        answers = work()
+    except BaseException:
+        # ending a capture that broke raises too, and says less
+        with suppress(RuntimeError, UserWarning):
+            graph.capture_end()
+        raise
+    graph.capture_end()
+    return answers
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaLanes:
     """Makes the lanes of one engine.
@@ -235,7 +250,7 @@ class CudaLanes:
                     stream.synchronize()
                     queues: Sequence[Callable[[], object]] = bound
                     if self.is_graphed:
-                        graphs = self._captured(bound, stream)
+                        self._capture(bound, stream, graphs)
                         queues = [graph.replay for graph in graphs]
                 yield tuple(_request(queue, stream) for queue in queues)
             finally:
@@ -264,10 +279,13 @@ class CudaLanes:
 
         return work
 
-    def _captured(
-        self, bound: "Sequence[Callable[[], Sequence[Tensor]]]", stream: Stream
-    ) -> list[Graph]:
-        graphs: list[Graph] = []
+    def _capture(
+        self,
+        bound: "Sequence[Callable[[], Sequence[Tensor]]]",
+        stream: Stream,
+        graphs: list[Graph],
+    ) -> None:
+        """Add a graph of each work; those made before one that fails are the caller's too."""
         with _capturing:
             pool = self.cuda.pool()
             for work in bound:
@@ -278,7 +296,6 @@ class CudaLanes:
                 expected = [answer.clone() for answer in answers]
                 graphs.append(self.cuda.graph(work, pool))
                 _try(graphs[-1], expected, stream)
-        return graphs
 
 
 def _try(graph: Graph, expected: "Sequence[Tensor]", stream: Stream) -> None:

@@ -82,6 +82,11 @@ class TorchEngine:
         """Open the meters of the GPU; None on the CPU, or where nobody can read them."""
         return self._place.gpu()
 
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether it runs on a GPU."""
+        return isinstance(self._place, CudaPlace)
+
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch and return fresh arrays.
 

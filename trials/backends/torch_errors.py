@@ -19,7 +19,12 @@ _NO_KERNEL = re.compile(
     r"same dtype|expected scalar type|should be the same",
     re.IGNORECASE,
 )
-_NO_GRAPH = re.compile(r"stream is capturing|stream capture|during capture", re.IGNORECASE)
+_NO_CAPTURE = re.compile(
+    # the model waits, allocates or copies where a graph cannot: a fact about it
+    r"stream is capturing|during CUDA graph capture|error during capture|"
+    r"capturing blocking stream",
+    re.IGNORECASE,
+)
 _MOST_CHARACTERS = 300
 
 
@@ -31,7 +36,8 @@ def mapped(doing: str) -> Iterator[None]:
         doing: What was being done, for the message: ``loading an engine``.
 
     Raises:
-        UnsupportedError: An operator or type that torch does not have here.
+        UnsupportedError: An operator or type that torch does not have here, or that a CUDA
+            graph cannot hold.
         MemoryLimitError: It does not fit.
         FaultError: Anything else.
     """
@@ -48,10 +54,10 @@ def trial_error(error: Exception, doing: str) -> TrialError:
         return MemoryLimitError(
             f"{doing} needs more memory than there is ({text}); lower batch_size or concurrency"
         )
-    if _NO_GRAPH.search(str(error)):  # as by a program that waits for the GPU meanwhile
+    if _NO_CAPTURE.search(str(error)):
         return UnsupportedError(
-            f"{doing}: this program cannot be captured as a CUDA graph ({text}); use cuda_graph: "
-            "false"
+            f"{doing}: a CUDA graph cannot hold what this model does ({text}); use "
+            "cuda_graph: false"
         )
     if isinstance(error, NotImplementedError) or _NO_KERNEL.search(str(error)):
         return UnsupportedError(

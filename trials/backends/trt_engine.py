@@ -1,5 +1,6 @@
 """A TensorRT engine on a GPU: a plan, and lanes with an execution context each."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
@@ -67,7 +68,15 @@ def serving_of(deployment: Deployment) -> Serving:
         cuda_graph=uses_cuda_graph(chosen),
         transfers=transfers_of(chosen),
         specialization=specialization,
+        sleeps=deployment.concurrency > _cpus(),
     )
+
+
+def _cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def needed_bytes(library: Library, device: Device, plan: Path, deployment: Deployment) -> int:

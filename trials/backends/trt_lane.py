@@ -39,11 +39,14 @@ class Serving:
         cuda_graph: A request is one replay of a CUDA graph.
         specialization: When TensorRT for RTX makes kernels for the shapes that come: ``eager``,
             ``lazy`` (and swaps them in while requests run), ``none``.
+        sleeps: Threads that wait for a request give their CPU away, because there are more than
+            CPUs and they would keep each other from it.
     """
 
     cuda_graph: bool
     transfers: Transfers
     specialization: str = "eager"
+    sleeps: bool = False
 
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
@@ -83,15 +86,23 @@ class Bound:
             raise
 
     def close(self) -> None:
-        """Give everything back; the stream has no work left."""
-        self._parts.close()
+        """Give everything back, after what was still sent: it reads and writes these."""
+        try:
+            self._stream.synchronize()
+        finally:
+            self._parts.close()
 
     def pinned_outputs(self, parts: ExitStack) -> dict[str, PinnedArray]:
-        """Make arrays that outputs are copied to, by name, and leave closing them to ``parts``."""
-        return {
+        """Make arrays that outputs are copied to, by name, and leave closing them to ``parts``.
+
+        They are closed after what was sent on the stream, whatever breaks meanwhile.
+        """
+        found = {
             name: parts.enter_context(closing(self._device.pinned(shape, dtype)))
             for name, (_, shape, dtype) in self.outputs.items()
         }
+        parts.callback(self._stream.synchronize)
+        return found
 
     def pinned_inputs(self, batch: Tensors, parts: ExitStack) -> dict[str, PinnedArray]:
         """Make arrays that hold a batch, likewise."""
@@ -101,6 +112,7 @@ class Bound:
             pinned = parts.enter_context(closing(self._device.pinned(array.shape, array.dtype)))
             pinned.array[...] = array
             found[name] = pinned
+        parts.callback(self._stream.synchronize)
         return found
 
     def copy_in(self, sources: dict[str, PinnedArray]) -> None:
@@ -238,7 +250,7 @@ class Lane:
                 {id(each): each.pinned_outputs(self._parts) for each in self._bound.values()}
                 for _ in range(DEPTH)
             ]
-            self._slots = [self._slot(device) for _ in range(DEPTH)]
+            self._slots = [self._slot(device, serving) for _ in range(DEPTH)]
         except BaseException:
             self.close()
             raise
@@ -294,8 +306,11 @@ class Lane:
         slot = self._slots[self._sent[0]]
         return slot.done if self._copies else slot.end
 
-    def _slot(self, device: Device) -> _Slot:
-        begin, end, done = (self._parts.enter_context(closing(device.event())) for _ in range(3))
+    def _slot(self, device: Device, serving: Serving) -> _Slot:
+        begin, end, done = (
+            self._parts.enter_context(closing(device.event(sleeps=serving.sleeps)))
+            for _ in range(3)
+        )
         return _Slot(begin=begin, end=end, done=done)
 
     def _request(self, device: Device, plan: Plan, batch: Tensors, serving: Serving) -> _Sendable:

@@ -208,9 +208,11 @@ class CudaDevice(_Owner):
         return CudaStream(self._api, self._api.driver.Stream(_NON_BLOCKING))
 
     @_mapped("making an event")
-    def event(self) -> "CudaEvent":
-        """Make an event that can tell times."""
-        return CudaEvent(self._api, self._api.driver.Event())
+    def event(self, *, sleeps: bool = False) -> "CudaEvent":
+        """Make an event that can tell times; without ``sleeps``, waiting for it spins."""
+        kinds = self._api.driver.event_flags
+        kind = kinds.BLOCKING_SYNC if sleeps else kinds.DEFAULT
+        return CudaEvent(self._api, self._api.driver.Event(kind))
 
     def close(self) -> None:
         """Let pycuda release the primary context, which it does with its object, or at exit.

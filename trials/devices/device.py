@@ -226,8 +226,13 @@ class Device(Protocol):
         """Make a stream."""
         ...
 
-    def event(self) -> Event:
-        """Make an event that can tell times."""
+    def event(self, *, sleeps: bool = False) -> Event:
+        """Make an event that can tell times.
+
+        Args:
+            sleeps: Whoever waits for it gives its CPU away and is woken, some microseconds late;
+                else it may keep a CPU busy meanwhile.
+        """
         ...
 
     def close(self) -> None:

@@ -109,8 +109,9 @@ class FakeDevice:
         self._streams[handle] = stream
         return stream
 
-    def event(self) -> "FakeEvent":
-        """Make an event."""
+    def event(self, *, sleeps: bool = False) -> "FakeEvent":
+        """Make an event; waiting for it costs no CPU here either way."""
+        del sleeps
         self._seat.enter("making an event")
         return FakeEvent(self._seat)
 
@@ -237,6 +238,17 @@ class FakePinned(_Thing):
         super().__init__(seat)
         self.array: NDArray[Any] = np.empty(shape, dtype=dtype)
         self.array.reshape(-1).view(np.uint8).fill(0xCD)
+        self.busy_until_ns = 0
+
+    def close(self) -> None:
+        """Give it back.
+
+        Raises:
+            FaultError: It was closed before, or the device has not done with it.
+        """
+        if self.busy_until_ns > self._seat.gpu.clock.now_ns():
+            raise FaultError("an array is closed while the device still copies it")
+        super().close()
 
 
 class FakeEvent(_Thing):
@@ -311,6 +323,7 @@ class FakeStream(_Thing):
             view(address, size)[:] = array.reshape(-1).view(np.uint8)
 
         self.ask("copy_in", self._seat.copy_ns(size), effect)
+        self._keep_busy(source)
 
     def copy_out(self, target: PinnedArray, source: DeviceMemory) -> None:
         """Copy memory to an array."""
@@ -322,6 +335,7 @@ class FakeStream(_Thing):
             array.reshape(-1).view(np.uint8)[:] = view(address, size)
 
         self.ask("copy_out", self._seat.copy_ns(size), effect)
+        self._keep_busy(target)
 
     def fill(self, target: DeviceMemory, byte: int) -> None:
         """Set every byte."""
@@ -389,6 +403,11 @@ class FakeStream(_Thing):
         """
         self._spoilt = why
         raise FaultError(why)
+
+    def _keep_busy(self, array: PinnedArray) -> None:
+        assert isinstance(array, FakePinned), "arrays of one device"
+        if self._captured is None:
+            array.busy_until_ns = max(array.busy_until_ns, self._done_ns)
 
     @staticmethod
     def _see_room(needed_bytes: int, there_bytes: int) -> None:

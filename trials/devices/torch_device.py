@@ -110,10 +110,11 @@ class TorchDevice:
         with _mapped(self._torch, "making a stream"):
             return TorchStream(self._torch, self._torch.cuda.Stream(self._place))
 
-    def event(self) -> "TorchEvent":
-        """Make an event that can tell times."""
+    def event(self, *, sleeps: bool = False) -> "TorchEvent":
+        """Make an event that can tell times; without ``sleeps``, waiting for it spins."""
         with _mapped(self._torch, "making an event"):
-            return TorchEvent(self._torch, self._torch.cuda.Event(enable_timing=True))
+            made = self._torch.cuda.Event(enable_timing=True, blocking=sleeps)
+            return TorchEvent(self._torch, made)
 
     def close(self) -> None:
         """Give back what PyTorch's allocator keeps; the context is PyTorch's own."""

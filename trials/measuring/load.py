@@ -33,7 +33,7 @@ from typing import Protocol
 import numpy as np
 
 from search_spaces.space import MeasuringPlan
-from trials.backend import ComputesBlocks, Engine, QueuesRequests, Tensors
+from trials.backend import ComputesBlocks, Engine, QueuesRequests, Tensors, WaitsForDevice
 from trials.measurement import Block, DeviceTiming, GpuUse, Queueing, Quiet, Speed
 from trials.measuring import contention, gpu_watch
 from trials.measuring.closed_loop import ClosedLoop, Quota
@@ -122,13 +122,18 @@ def drive(
         around = Surroundings(clocks=clocks, gpu=gpu)
         measuring = _Measuring(loop, plan, question=question, progress=progress, around=around)
         driven = measuring.run()
+        if isinstance(loop, DeviceLoop) or _waits_for_device(engine):
+            # waiting for a device is CPU time too, so that of a request is not told
+            driven = replace(driven, quiet=replace(driven.quiet, cpu_s_per_request=None))
         if not isinstance(loop, DeviceLoop):
             return driven
         found = loop.timing(driven.blocks)
         flags = (*driven.flags, ENQUEUE_BOUND) if is_enqueue_bound(found) else driven.flags
-        # waiting for a device is CPU time too, so that of a request is not told
-        quiet = replace(driven.quiet, cpu_s_per_request=None)
-        return replace(driven, timing=found, flags=flags, quiet=quiet)
+        return replace(driven, timing=found, flags=flags)
+
+
+def _waits_for_device(engine: Engine) -> bool:
+    return isinstance(engine, WaitsForDevice) and engine.waits_for_device
 
 
 class Loop(Protocol):
