@@ -222,7 +222,7 @@ def test_computed_time_goes_on_from_block_to_block() -> None:
 def test_measuring_stops_at_the_first_look_that_satisfies() -> None:
     driven = driven_by(ComputingEngine(steady), plan=replace(PLAN, max_s=60, block_requests=100))
 
-    assert len(driven.blocks) == 22
+    assert len(driven.blocks) == 20
     assert driven.speed.target_met
     assert driven.flags == ()
 
@@ -242,7 +242,7 @@ def test_noise_that_time_cannot_average_away_is_flagged() -> None:
     [
         (0.5, False, 8, ("decided",)),
         (2.0, True, 8, ("decided",)),
-        (2.0, False, 22, ()),
+        (2.0, False, 20, ()),
     ],
     ids=["misses the bound", "was out before", "meets the bound"],
 )

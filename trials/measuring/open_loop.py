@@ -14,8 +14,8 @@ request has a due time that was drawn before anything ran, and its latency count
 * **Lateness** is what the generator itself added: from the later of the batcher's moment and the
   lane's becoming free until the batch left. It is part of the latencies, and is recorded.
 * Sizes are bound beforehand, each with its own inputs; a size that is not bound (an engine of a
-  fixed batch, or batches too large to bind each size) takes the next larger one, and its filling
-  is counted as ``filled``, never as requests.
+  fixed batch, batches too large to bind each size, or sizes that cost a context each) takes the
+  next larger one, and its filling is counted as ``filled``, never as requests.
 
 References:
     Schroeder, B., Wierman, A. and Harchol-Balter, M. (2006), Open versus closed: a cautionary
