@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from search_spaces.arrivals import Arrivals
 from search_spaces.deployment import Deployment, Scalar, deployment_from_axes
-from search_spaces.metrics import METRICS, Direction, Metric
+from search_spaces.metrics import Direction, Metric
 from search_spaces.rules import Rule
 
 
@@ -299,12 +299,3 @@ class SearchSpace:
             if axis.name == name:
                 return axis
         raise KeyError(name)
-
-
-def metric_named(name: str) -> Metric:
-    """Look up a metric.
-
-    Raises:
-        KeyError: There is none of that name.
-    """
-    return METRICS[name]

@@ -18,7 +18,6 @@ from typing import Any
 
 from trials.backend import EngineSpec
 from trials.inspection import BuildLog, Layer, LayerOutput
-from trials.measurement import EngineRecord
 from trials.store.entries import Entry, key_from_parts
 from trials.store.store import Store
 
@@ -63,17 +62,6 @@ def keep_inspection(store: Store, engine: Entry, make: Callable[[], Inspection])
         parts,
         lambda out: _write(json_from_inspection(make()), out),
     )
-
-
-def find_inspection(store: Store, engine: EngineRecord) -> Inspection | None:
-    """Return what is known of the engine that a trial measured, or None where it is gone.
-
-    Raises:
-        StoreError: The store cannot be read.
-    """
-    key = key_from_parts("inspection", {"engine": engine.engine_key})
-    entry = store.find("inspection", key)
-    return None if entry is None else _describing(engine.engine_digest, entry)
 
 
 def json_from_inspection(inspection: Inspection) -> str:

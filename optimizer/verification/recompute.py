@@ -8,7 +8,7 @@ Numbers of version 1 may differ behind the twelfth digit, and count as the same:
 in an order that depended on the processor.
 
 What rests on no samples that are kept cannot be computed again: costs, memory, the engine's size,
-words of caution on others' work and on the GPU, and scores beyond the main one.
+words of caution on others' work and on the GPU's clocks, and scores beyond the main one.
 """
 
 import math
@@ -20,7 +20,9 @@ from optimizer.errors import StudyError
 from optimizer.study.records import TrialRecord
 from search_spaces.space import MeasuringPlan
 from trials.measurement import Block, Estimate, Speed
+from trials.measuring.device_loop import ENQUEUE_BOUND, is_enqueue_bound, timing_of
 from trials.measuring.energy import energy_per_sample
+from trials.measuring.gpu_watch import mean_power_w
 from trials.measuring.load import LEVEL_SHIFT
 from trials.measuring.open_drive import open_targets_met, summarize_open
 from trials.measuring.spread import METHODS
@@ -30,12 +32,12 @@ from trials.measuring.stopping import targets_met
 from trials.outcome import Completed
 from trials.scoring.sample_scores import unpacked
 
-Statistic: TypeAlias = Estimate | int | bool | None
+Statistic: TypeAlias = Estimate | float | bool | None
 
 STATISTICS = tuple(one.name for one in fields(Speed) if one.name != "method")
 """What a record says of its blocks, as :class:`Speed` has it: in seconds and samples/s."""
 
-ENERGY = "energy_per_sample_j"
+ENERGY, POWER = "energy_per_sample_j", "power_w"
 
 _ROUNDING = 1e-12  # of sums in another order
 
@@ -133,10 +135,35 @@ def _speeds(outcome: Completed, blocks: Sequence[Block], plan: MeasuringPlan) ->
     if outcome.gpu is not None and outcome.gpu.energy_per_sample_j is not None:
         was = outcome.gpu.energy_per_sample_j
         energy = energy_per_sample(blocks, update_s=outcome.gpu.update_s, method=method)
-        yield Again(name=ENERGY, recorded=was, computed=energy, is_same=was == energy)
+        yield _compared(ENERGY, was, energy)
+        told = [one.gpu for one in blocks if one.gpu is not None]
+        yield _compared(POWER, outcome.gpu.power_w, mean_power_w(energy, told) if told else None)
+    yield from _device_times(outcome, blocks)
     if method > 1 and load is None:  # nobody looked before; an open load jumps by its pattern
         flagged, jumped = LEVEL_SHIFT in outcome.flags, has_level_shift(blocks)
         yield Again(name=LEVEL_SHIFT, recorded=flagged, computed=jumped, is_same=flagged == jumped)
+
+
+def _device_times(outcome: Completed, blocks: Sequence[Block]) -> Iterator[Again]:
+    """Yield where the time of requests went on a device, and the caution that rests on it."""
+    timing = None if outcome.on_device is None else outcome.on_device.timing
+    if timing is None:
+        return
+    if any(one.device is None for one in blocks):
+        raise StudyError(
+            f"the raw blocks of '{outcome.deployment}' lack the times on the device that its "
+            "record tells of",
+            hint="put back the file of blocks that was written with the record",
+        )
+    found = timing_of(blocks, depth=timing.depth, threads=timing.threads)
+    for name in (one.name for one in fields(timing) if one.name not in ("depth", "threads")):
+        yield _compared(name, getattr(timing, name), getattr(found, name))
+    flagged = ENQUEUE_BOUND in outcome.flags
+    yield _compared(ENQUEUE_BOUND, flagged, is_enqueue_bound(found))
+
+
+def _compared(name: str, recorded: Statistic, computed: Statistic) -> Again:
+    return Again(name=name, recorded=recorded, computed=computed, is_same=recorded == computed)
 
 
 def _scores(outcome: Completed) -> Iterator[Again]:

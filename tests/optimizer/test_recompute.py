@@ -11,7 +11,8 @@ from optimizer.errors import StudyError
 from optimizer.study.records import TrialRecord, json_from_outcome, outcome_from_json
 from optimizer.verification.recompute import STATISTICS, recompute
 from search_spaces.space import MeasuringPlan, SearchSpace
-from trials.measurement import Block, exact
+from trials.measurement import Block, DeviceTimes, OnDevice, exact
+from trials.measuring.device_loop import ENQUEUE_BOUND, is_enqueue_bound, timing_of
 from trials.measuring.statistics import summarize
 from trials.outcome import Completed
 
@@ -100,6 +101,59 @@ def test_accuracy_that_its_hits_do_not_give_differs(space: SearchSpace) -> None:
     found = recompute(kept(replace(outcome, quality=better)), blocks(), PLAN)
 
     assert found.differing == ("accuracy",)
+
+
+def on_device(outcome: Completed) -> tuple[Completed, tuple[Block, ...]]:
+    """Let its blocks be of a device, and a thread ask for 0.1 ms each."""
+    generator = np.random.default_rng(2)
+    found = tuple(
+        replace(
+            one,
+            device=DeviceTimes(
+                gpu_s=generator.lognormal(-8, 0.1, one.latencies_s.size),
+                enqueue_s=np.full(one.latencies_s.size, 1e-4),
+                wall_s=one.latencies_s,
+            ),
+        )
+        for one in blocks()
+    )
+    timing = timing_of(found, depth=2, threads=1)
+    told = OnDevice(transfers="include", uses_graphs=True, timing=timing)
+    flags = (ENQUEUE_BOUND,) if is_enqueue_bound(timing) else ()
+    return replace(outcome, on_device=told, flags=flags), found
+
+
+def test_times_on_a_device_come_out_the_same(space: SearchSpace) -> None:
+    outcome, raw = on_device(outcome_by(space, 2))
+
+    found = recompute(kept(outcome), raw, PLAN)
+
+    names = {one.name for one in found.statistics}
+    assert {"enqueue_share", "gpu_mean_s", "gpu_p99_s", "wall_p50_s", ENQUEUE_BOUND} <= names
+    assert found.differing == ()
+
+
+def test_time_on_a_device_in_which_a_digit_was_changed_differs(space: SearchSpace) -> None:
+    outcome, raw = on_device(outcome_by(space, 2))
+    assert outcome.on_device is not None
+    assert outcome.on_device.timing is not None
+    timing = outcome.on_device.timing
+    other = replace(timing, gpu_p99_s=float(np.nextafter(timing.gpu_p99_s, 1.0)))
+    flags = () if outcome.flags else (ENQUEUE_BOUND,)
+    forged = replace(outcome, on_device=replace(outcome.on_device, timing=other), flags=flags)
+
+    found = recompute(kept(forged), raw, PLAN)
+
+    assert found.differing == ("gpu_p99_s", ENQUEUE_BOUND)
+
+
+def test_blocks_without_the_times_that_a_record_tells_of_are_explained(
+    space: SearchSpace,
+) -> None:
+    outcome, _ = on_device(outcome_by(space, 2))
+
+    with pytest.raises(StudyError, match="lack the times on the device"):
+        recompute(kept(outcome), blocks(), PLAN)
 
 
 def test_trial_without_numbers_is_explained(space: SearchSpace) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from search_spaces.metrics import METRICS
-from search_spaces.space import Constraint, Objective, SearchSpace, metric_named
+from search_spaces.space import Constraint, Objective, SearchSpace
 
 
 def _constraint(name: str, *, upper: bool, bound: float) -> Constraint:
@@ -42,14 +42,13 @@ def test_better_follows_the_direction() -> None:
     assert not cost.better(1, 1)
 
 
-def test_variants_axes_and_metrics_are_found_by_name(
+def test_variants_and_axes_are_found_by_name(
     fake: str, read: Callable[[str], SearchSpace]
 ) -> None:
     space = read(fake)
 
     assert space.variant("wide").name == "wide"
     assert space.axis("precision").values == ("fp32",)
-    assert metric_named("ece") is METRICS["ece"]
-    for find in (space.variant, space.axis, metric_named):
+    for find in (space.variant, space.axis):
         with pytest.raises(KeyError, match="absent"):
             find("absent")

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from virtual_clock import VirtualClock
 
-from trials.devices.clocks import VirtualClock
 from trials.devices.fake import Costs, FakeDevice
 from trials.errors import FaultError
 

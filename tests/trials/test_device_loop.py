@@ -14,10 +14,11 @@ import pytest
 from gpu_scripted import ScriptedGpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual_clock import VirtualClock
 
 from search_spaces.space import MeasuringPlan
 from trials.backend import Request, Tensors, TensorSpec
-from trials.devices.clocks import Clock, RealClock, VirtualClock
+from trials.devices.clocks import Clock, RealClock
 from trials.devices.fake import Costs, FakeDevice
 from trials.errors import FaultError
 from trials.machine.gpu_source import GpuEnergy

@@ -16,13 +16,11 @@ from trials.inspection import MOST_LOG_CHARACTERS, BuildLog, Layer, LayerOutput,
 from trials.inspection_file import (
     Inspection,
     csv_of_layers,
-    find_inspection,
     inspection_from_json,
     json_from_inspection,
     keep_inspection,
 )
-from trials.measurement import EngineRecord
-from trials.store.entries import Entry
+from trials.store.entries import Entry, key_from_parts
 from trials.store.store import Store
 
 text = st.text(st.characters(codec="utf-8"))
@@ -88,16 +86,6 @@ def inspection(engine_digest: str = "e", *, log: str = "") -> Inspection:
     )
 
 
-def record(engine: Entry) -> EngineRecord:
-    return EngineRecord(
-        variant_digest="v",
-        model_digest="m",
-        engine_digest=engine.sha256,
-        engine_key=engine.key,
-        size_bytes=engine.size_bytes,
-    )
-
-
 def built(store: Store, content: bytes = b"engine") -> Entry:
     return store.obtain("engine", {"spec": 1}, lambda out: _write(out, content)).entry
 
@@ -151,6 +139,15 @@ def test_table_leaves_out_what_nobody_knows(output: LayerOutput, shown: str) -> 
     assert row["outputs"] == shown
 
 
+def found_in(store: Store, engine: Entry) -> Inspection | None:
+    """Read what the store has of this very engine, as whoever has its record does."""
+    entry = store.find("inspection", key_from_parts("inspection", {"engine": engine.key}))
+    if entry is None:
+        return None
+    found = inspection_from_json(entry.path.read_text(encoding="utf-8"))
+    return found if found.engine_digest == engine.sha256 else None
+
+
 def test_inspection_is_found_by_the_key_of_its_engine(tmp_path: Path) -> None:
     store = Store(tmp_path, limit_bytes=STORE_BYTES)
     engine = built(store)
@@ -158,7 +155,7 @@ def test_inspection_is_found_by_the_key_of_its_engine(tmp_path: Path) -> None:
     keep_inspection(store, engine, lambda: inspection(engine.sha256))
 
     elsewhere = Store(tmp_path, limit_bytes=STORE_BYTES)
-    assert find_inspection(elsewhere, record(engine)) == inspection(engine.sha256)
+    assert found_in(elsewhere, engine) == inspection(engine.sha256)
 
 
 def test_inspection_that_was_evicted_is_simply_not_there(tmp_path: Path) -> None:
@@ -169,7 +166,7 @@ def test_inspection_that_was_evicted_is_simply_not_there(tmp_path: Path) -> None
 
     store.forget(kept)
 
-    assert find_inspection(store, record(engine)) is None
+    assert found_in(store, engine) is None
     store.forget(kept)  # once more is no error
 
 
@@ -180,11 +177,11 @@ def test_engine_that_is_built_again_otherwise_gets_another_inspection(tmp_path: 
     store.forget(first)
 
     second = built(store, b"another engine")
-    assert find_inspection(store, record(second)) is None
+    assert found_in(store, second) is None
     keep_inspection(store, second, lambda: inspection(second.sha256))
 
-    assert find_inspection(store, record(second)) == inspection(second.sha256)
-    assert find_inspection(store, record(first)) is None
+    assert found_in(store, second) == inspection(second.sha256)
+    assert found_in(store, first) is None
 
 
 def test_same_engine_is_not_inspected_twice(tmp_path: Path) -> None:
@@ -194,7 +191,7 @@ def test_same_engine_is_not_inspected_twice(tmp_path: Path) -> None:
 
     keep_inspection(store, engine, lambda: inspection(engine.sha256, log="second"))
 
-    found = find_inspection(store, record(engine))
+    found = found_in(store, engine)
     assert found is not None
     assert found.log.text == "first"
 
@@ -204,7 +201,7 @@ def test_every_engine_that_a_bench_builds_is_inspected(tmp_path: Path) -> None:
 
     prepared = bench.prepare(point())
 
-    found = find_inspection(bench.store, record(prepared.engine))
+    found = found_in(bench.store, prepared.engine)
     assert found is not None
     assert (found.spec, found.engine_digest) == (prepared.spec, prepared.engine.sha256)
     assert found.build_s == prepared.build_s
@@ -220,7 +217,7 @@ def test_engine_that_was_found_is_not_inspected_again(tmp_path: Path) -> None:
 
     again = bench_in(tmp_path, bench.space).prepare(point())
 
-    assert find_inspection(bench.store, record(again.engine)) is None
+    assert found_in(bench.store, again.engine) is None
 
 
 def test_short_log_is_kept_whole() -> None:

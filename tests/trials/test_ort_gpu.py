@@ -19,7 +19,8 @@ from real_spaces import bench_in, point, write_space
 
 from search_spaces.deployment import Deployment, Precision, Scalar
 from search_spaces.files import space_from_yaml
-from search_spaces.space import Objective, metric_named
+from search_spaces.metrics import METRICS
+from search_spaces.space import Objective
 from trials.backend import EngineSpec, Option, RunsOnGpu
 from trials.backends.ort import OrtBackend
 from trials.backends.ort_engine import OrtEngine
@@ -495,7 +496,7 @@ class Metered(OrtBackend):
 def test_energy_that_is_not_told_for_once_costs_one_trial_and_not_the_search(
     tmp_path: Path,
 ) -> None:
-    metric = metric_named("energy_per_sample_mj")
+    metric = METRICS["energy_per_sample_mj"]
     wanted = Objective(metric=metric, direction=metric.direction)
     plain = bench_in(tmp_path, replace(write_space(tmp_path), objectives=(wanted,)))
     bench = Bench(plain.space, plain.store, backend=Metered(), dataset=plain.dataset)

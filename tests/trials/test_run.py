@@ -10,7 +10,8 @@ from real_spaces import CLASSES, FEATURES, bench_in, point, write_model, write_s
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
-from search_spaces.space import Constraint, Objective, SearchSpace, metric_named
+from search_spaces.metrics import METRICS
+from search_spaces.space import Constraint, Objective, SearchSpace
 from trials.backend import Capabilities, EngineSpec, Option, Scope, Tensors, Workshop
 from trials.backends.ort import OrtBackend
 from trials.backends.ort_engine import OrtEngine
@@ -61,7 +62,7 @@ def test_steps_are_told_in_their_order(tmp_path: Path) -> None:
 
 def test_engine_that_is_not_accurate_enough_is_not_measured_for_long(tmp_path: Path) -> None:
     space = write_space(tmp_path)
-    bound = Constraint(metric=metric_named("accuracy"), upper=False, bound=1.0)
+    bound = Constraint(metric=METRICS["accuracy"], upper=False, bound=1.0)
     plan = replace(space.plan, target_p50=1e-9, min_blocks=8)
     wanted = replace(space, plan=plan, constraints=(bound,))
 
@@ -264,7 +265,7 @@ def test_backend_that_cannot_tell_its_memory_leaves_that_metric_out(tmp_path: Pa
 def test_memory_that_is_wanted_of_a_backend_that_cannot_tell_is_refused_before_any_trial(
     tmp_path: Path,
 ) -> None:
-    metric = metric_named("peak_memory_mb")
+    metric = METRICS["peak_memory_mb"]
     wanted = Objective(metric=metric, direction=metric.direction)
     space = replace(write_space(tmp_path), objectives=(wanted,))
 
@@ -276,7 +277,7 @@ def test_memory_that_is_wanted_of_a_backend_that_cannot_tell_is_refused_before_a
 def test_memory_that_is_not_told_for_once_costs_one_trial_and_not_the_search(
     tmp_path: Path,
 ) -> None:
-    metric = metric_named("peak_memory_mb")
+    metric = METRICS["peak_memory_mb"]
     wanted = Objective(metric=metric, direction=metric.direction)
     space = replace(write_space(tmp_path), objectives=(wanted,))
 
@@ -287,7 +288,7 @@ def test_memory_that_is_not_told_for_once_costs_one_trial_and_not_the_search(
 
 
 def test_metric_that_a_model_cannot_have_is_refused_and_no_bug(tmp_path: Path) -> None:
-    metric = metric_named("accuracy_top5")  # the model has four classes
+    metric = METRICS["accuracy_top5"]  # the model has four classes
     wanted = Objective(metric=metric, direction=metric.direction)
     space = replace(write_space(tmp_path), objectives=(wanted,))
 

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from trt_fakes import ERROR, MAGIC, Behaviour, ILogger, fake_library, write_plan
+from virtual_clock import VirtualClock
 
 from search_spaces.deployment import Deployment, OpenLoad, Precision
 from search_spaces.space import MeasuringPlan
 from trials.backend import QueuesRequests, Tensors
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
-from trials.devices.clocks import VirtualClock
 from trials.devices.fake import Costs, FakeDevice, FakeEvent
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.measuring.driving import drive_deployment

@@ -1,4 +1,4 @@
-"""The clock of a computed device: real time, or a time that moves only by what is done in it."""
+"""The clock of a computed device: real time, unless a test brings another."""
 
 from time import perf_counter_ns, sleep
 from typing import Protocol
@@ -39,22 +39,3 @@ class RealClock:
         """Sleep, as a thread does that waits for a device."""
         while (left_ns := moment_ns - perf_counter_ns()) > 0:
             sleep(left_ns / _NS_PER_S)
-
-
-class VirtualClock:
-    """Time for one thread, in which a test takes no time and always the same."""
-
-    def __init__(self) -> None:
-        self._now_ns = 0
-
-    def now_ns(self) -> int:
-        """Read it; no time passes."""
-        return self._now_ns
-
-    def spend(self, duration_ns: int) -> None:
-        """Move it on."""
-        self._now_ns += duration_ns
-
-    def wait_until(self, moment_ns: int) -> None:
-        """Move it there, never back."""
-        self._now_ns = max(self._now_ns, moment_ns)

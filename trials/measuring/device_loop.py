@@ -27,6 +27,7 @@ References:
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from math import fsum
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Self
@@ -153,23 +154,7 @@ class DeviceLoop:
         Args:
             blocks: At least one.
         """
-        times = [block.device for block in blocks if block.device is not None]
-        gpu_s = np.concatenate([one.gpu_s for one in times])
-        enqueue_s = np.concatenate([one.enqueue_s for one in times])
-        wall_s = np.concatenate([one.wall_s for one in times])
-        threads = len(self.threads)
-        return DeviceTiming(
-            depth=self._contexts[0].depth,
-            threads=threads,
-            enqueue_share=_enqueue_share(blocks, threads=threads),
-            gpu_mean_s=float(gpu_s.mean()),
-            gpu_p50_s=float(np.quantile(gpu_s, 0.5)),
-            gpu_p99_s=float(np.quantile(gpu_s, 0.99)),
-            enqueue_p50_s=float(np.quantile(enqueue_s, 0.5)),
-            enqueue_p99_s=float(np.quantile(enqueue_s, 0.99)),
-            wall_p50_s=float(np.quantile(wall_s, 0.5)),
-            wall_p99_s=float(np.quantile(wall_s, 0.99)),
-        )
+        return timing_of(blocks, depth=self._contexts[0].depth, threads=len(self.threads))
 
     def _crew_of(self, threads: int) -> Crew[Queues]:
         mine = len(self._contexts) // threads
@@ -236,6 +221,32 @@ class DeviceLoop:
         return block
 
 
+def timing_of(blocks: Sequence[Block], *, depth: int, threads: int) -> DeviceTiming:
+    """Say where the time of requests went in blocks of a device.
+
+    Args:
+        blocks: At least one that has times of a device.
+        depth: Requests in flight in each execution context, >= 1.
+        threads: Of the host, that drove the contexts, >= 1.
+    """
+    times = [block.device for block in blocks if block.device is not None]
+    gpu_s = np.concatenate([one.gpu_s for one in times])
+    enqueue_s = np.concatenate([one.enqueue_s for one in times])
+    wall_s = np.concatenate([one.wall_s for one in times])
+    return DeviceTiming(
+        depth=depth,
+        threads=threads,
+        enqueue_share=_enqueue_share(blocks, threads=threads),
+        gpu_mean_s=fsum(gpu_s) / gpu_s.size,  # the same to the last digit on every processor
+        gpu_p50_s=float(np.quantile(gpu_s, 0.5)),
+        gpu_p99_s=float(np.quantile(gpu_s, 0.99)),
+        enqueue_p50_s=float(np.quantile(enqueue_s, 0.5)),
+        enqueue_p99_s=float(np.quantile(enqueue_s, 0.99)),
+        wall_p50_s=float(np.quantile(wall_s, 0.5)),
+        wall_p99_s=float(np.quantile(wall_s, 0.99)),
+    )
+
+
 def is_enqueue_bound(found: DeviceTiming) -> bool:
     """Tell whether asking for a request takes about as long as the device needs for it.
 
@@ -246,5 +257,5 @@ def is_enqueue_bound(found: DeviceTiming) -> bool:
 
 def _enqueue_share(blocks: Sequence[Block], *, threads: int) -> float:
     """Return the share of its time that each thread was busy asking for requests."""
-    busy_s = sum(float(block.device.enqueue_s.sum()) for block in blocks if block.device)
-    return busy_s / (threads * sum(block.window_s for block in blocks))
+    busy_s = fsum(each for block in blocks if block.device for each in block.device.enqueue_s)
+    return busy_s / (threads * fsum(block.window_s for block in blocks))

@@ -18,7 +18,7 @@ import numpy as np
 
 from trials.backend import Engine, RunsOnGpu
 from trials.machine.gpu_source import THROTTLED, GpuEnergy, GpuSource, GpuState, Reason
-from trials.measurement import Block, BlockOnGpu, GpuUse
+from trials.measurement import Block, BlockOnGpu, Estimate, GpuUse
 from trials.measuring.energy import energy_per_sample, energy_units
 
 POWER_CAPPED = "power_capped"
@@ -119,14 +119,13 @@ def use_of(source: GpuSource | None, blocks: Sequence[Block]) -> GpuUse | None:
     for one in told:
         reasons |= Reason(one.reasons)
     energy = energy_per_sample(blocks, update_s=source.update_s)
-    rate = sum(one.samples for one in told) / sum(one.load_s for one in told)
     return GpuUse(
         uuid=identity.uuid,
         name=identity.name,
         is_mig=identity.is_mig,
         update_s=source.update_s,
         energy_per_sample_j=energy,
-        power_w=None if energy is None else energy.value * rate,
+        power_w=mean_power_w(energy, told),
         sm_mhz=_range([clock for one in told for clock in one.sm_mhz]),
         memory_mhz=_range([clock for one in told for clock in one.memory_mhz]),
         temperature_c=_most(*(one.temperature_c for one in told)),
@@ -137,6 +136,17 @@ def use_of(source: GpuSource | None, blocks: Sequence[Block]) -> GpuUse | None:
         shared_blocks=sum(one.others > 0 for one in told),
         reading_s=float(np.median([one.reading_s for one in told])),
     )
+
+
+def mean_power_w(energy: Estimate | None, told: Sequence[BlockOnGpu]) -> float | None:
+    """Return the mean power under the load, watts; None where the energy is not known.
+
+    Args:
+        energy: Of a sample, joules.
+        told: What the GPU did in the blocks that the energy is of, at least one.
+    """
+    rate = sum(one.samples for one in told) / sum(one.load_s for one in told)
+    return None if energy is None else energy.value * rate
 
 
 def _most(*values: int | None) -> int | None:
