@@ -345,7 +345,7 @@ def test_every_number_of_a_trial_is_computed_again(here: Command) -> None:
     ran = here("recompute", "knee")
 
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out.endswith("all 12 statistics are the same to the last digit\n")
+    assert ran.out.endswith("all 13 statistics are the same to the last digit\n")
 
 
 def test_changed_blocks_fail_the_recomputing(here: Command, place: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from search_fakes import ON_DEVICE, failed, infeasible, measured, record_of
+from search_fakes import ON_DEVICE, completed, failed, infeasible, measured, record_of
 
 from optimizer.front.data import csv_of_records, data_of_front, data_of_trial
 from optimizer.front.front import Front, front_of
@@ -28,7 +28,7 @@ from optimizer.front.words import (
 from optimizer.study.records import TrialRecord, json_from_outcome, outcome_from_json
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
-from trials.measurement import CohortScore, Estimate, Quality, exact
+from trials.measurement import CohortScore, Estimate, Quality, Quiet, exact
 from trials.outcome import Completed, Outcome
 
 METRIC_NAMES = ("latency_p99_ms", "throughput_sps", "accuracy", "latency_p50_ms")
@@ -172,6 +172,24 @@ def test_summary_counts_everything_and_names_reasons_once(space: SearchSpace) ->
         "2 × infeasible (memory): needs 25 GB of 24 GB",
         "1 × failed (crash): killed by SIGSEGV",
     ]
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "cpu_s", "told"),
+    [(0.04, 4e-5, True), (0.06, 6e-5, False), (0.04, None, False)],
+)
+def test_summary_says_of_short_requests_that_python_is_part_of_them(
+    space: SearchSpace, latency_ms: float, cpu_s: float | None, *, told: bool
+) -> None:
+    """Of computed time, and of a GPU's, no CPU time of a request is known."""
+    deployment = next(space.deployments())
+    outcome = completed(deployment, latency_ms=latency_ms, sps=100, accuracy=0.9)
+    quiet = Quiet(contended_blocks=0, repeated_blocks=0, cpu_s_per_request=cpu_s)
+    record = record_of(0, replace(outcome, quiet=quiet))
+
+    lines = list(summary_of_front(front_of([record], space.objectives, ())))
+
+    assert any("1 of these 1 answer in less than 50 us" in line for line in lines) == told
 
 
 def test_empty_front_says_why_and_what_to_do(space: SearchSpace) -> None:
