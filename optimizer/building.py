@@ -16,7 +16,8 @@ from optimizer.workspace import STORE_LIMIT_BYTES
 from search_spaces.deployment import Deployment, Precision, Scalar
 from search_spaces.errors import SpaceError
 from search_spaces.space import SearchSpace
-from trials.backend import BuildsForOthers, Capabilities
+from trials.abilities import BuildsForOthers
+from trials.backend import Capabilities
 from trials.backends.catalog import backend_named
 from trials.capabilities import (
     batch_in_engine,

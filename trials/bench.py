@@ -13,7 +13,8 @@ import numpy as np
 
 from search_spaces.deployment import Deployment, Precision, kept_layers
 from search_spaces.space import SearchSpace, Task, TaskKind
-from trials.backend import Backend, BuildsAtLength, EngineSpec, ModelForm, Workshop
+from trials.abilities import BuildsAtLength, Workshop
+from trials.backend import Backend, EngineSpec, ModelForm
 from trials.backends.catalog import backend_named
 from trials.capabilities import engine_spec, refuse_ignored, refuse_unmetered
 from trials.conversions import Conversions

@@ -12,15 +12,8 @@ from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Preci
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
-from trials.backend import (
-    Backend,
-    Capabilities,
-    EngineSpec,
-    MetersEnergy,
-    Option,
-    Scope,
-    TellsSomeMemory,
-)
+from trials.abilities import MetersEnergy, TellsSomeMemory
+from trials.backend import Backend, Capabilities, EngineSpec, Option, Scope
 from trials.errors import UnsupportedError
 from trials.outcome import MEMORY
 

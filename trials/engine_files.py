@@ -14,7 +14,8 @@ import numpy as np
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, Task
-from trials.backend import Engine, EngineKind, EngineSpec, RewritesModels, Tensors
+from trials.abilities import RewritesModels
+from trials.backend import Engine, EngineKind, EngineSpec, Tensors
 from trials.backends.catalog import backend_named
 from trials.capabilities import facts_of_engine
 from trials.data.dataset import split_from_path

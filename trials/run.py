@@ -14,7 +14,8 @@ from typing import Literal
 
 from search_spaces.deployment import Deployment
 from search_spaces.space import MeasuringPlan, SearchSpace
-from trials.backend import Engine, EngineSpec, StatesTransfers, Tensors
+from trials.abilities import StatesTransfers
+from trials.backend import Engine, EngineSpec, Tensors
 from trials.bench import Bench, OnProgress, Prepared, ignore_progress
 from trials.capabilities import ENERGY, wanted_metrics
 from trials.data.dataset import Split, request_batches

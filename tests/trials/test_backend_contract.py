@@ -16,7 +16,8 @@ from trt_fakes import ComputedTensorRt
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
-from trials.backend import Backend, Engine, EngineSpec, Scope, TellsSomeMemory, Tensors
+from trials.abilities import TellsSomeMemory
+from trials.backend import Backend, Engine, EngineSpec, Scope, Tensors
 from trials.backends.catalog import backend_named
 from trials.backends.fake import FakeBackend, fake_model_bytes
 from trials.backends.torch_backend import TorchBackend

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import FakeSource
-from trials.backend import ComputesBlocks, ComputesServices, EngineSpec
+from trials.abilities import ComputesBlocks, ComputesServices
+from trials.backend import EngineSpec
 from trials.backends.fake import FakeBackend, FakeEngine, fake_model_bytes
 from trials.backends.fake_model import PRECISIONS, FakeModel
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError

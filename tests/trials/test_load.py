@@ -11,7 +11,8 @@ import pytest
 
 from search_spaces.metrics import METRICS
 from search_spaces.space import Constraint, MeasuringPlan
-from trials.backend import ComputesBlocks, Request, Tensors, TensorSpec
+from trials.abilities import ComputesBlocks
+from trials.backend import Request, Tensors, TensorSpec
 from trials.measurement import Block, Seconds
 from trials.measuring.contention import Reading
 from trials.measuring.load import CONTENDED, Driven, drive
@@ -362,7 +363,8 @@ def test_cpu_time_of_a_request_is_told_beside_its_latency() -> None:
 class SpinningEngine(SleepingEngine):
     """Waits for a device in each request."""
 
-    waits_for_device = True
+    transfers = "include"
+    uses_graphs = False
 
 
 def test_cpu_time_of_waiting_for_a_device_is_not_told() -> None:

@@ -21,7 +21,8 @@ from search_spaces.deployment import Deployment, Precision, Scalar
 from search_spaces.files import space_from_yaml
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective
-from trials.backend import EngineSpec, Option, RunsOnGpu
+from trials.abilities import RunsOnGpu
+from trials.backend import EngineSpec, Option
 from trials.backends.ort import OrtBackend
 from trials.backends.ort_engine import OrtEngine
 from trials.backends.ort_providers import Provider, Providers, refuse_fallback
@@ -402,7 +403,7 @@ def test_engine_on_a_gpu_is_watched_where_it_can_be_read(residual_model: Path) -
     engine = backend.load(built(backend, residual_model, deployment), deployment)
 
     assert isinstance(engine, RunsOnGpu)
-    assert engine.waits_for_device
+    assert engine.transfers == "include"
     with engine.gpu() as source:
         assert (source is None) == bool(why_no_energy())
 
@@ -412,7 +413,7 @@ def test_engine_on_the_cpu_has_no_gpu(residual_model: Path) -> None:
 
     engine = backend.load(built(backend, residual_model, deployed()), deployed())
 
-    assert not engine.waits_for_device
+    assert engine.transfers is None
     with engine.gpu() as source:
         assert source is None
 

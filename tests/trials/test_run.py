@@ -12,7 +12,8 @@ from search_spaces.deployment import Deployment, Precision
 from search_spaces.files import space_from_yaml
 from search_spaces.metrics import METRICS
 from search_spaces.space import Constraint, Objective, SearchSpace
-from trials.backend import Capabilities, EngineSpec, Option, Scope, Tensors, Workshop
+from trials.abilities import Workshop
+from trials.backend import Capabilities, EngineSpec, Option, Scope, Tensors
 from trials.backends.ort import OrtBackend
 from trials.backends.ort_engine import OrtEngine
 from trials.bench import Bench

@@ -14,7 +14,8 @@ from torch_fakes import FakeCuda, fake_card, residual_program
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import MeasuringPlan
-from trials.backend import Engine, StatesTransfers, Tensors, WaitsForDevice
+from trials.abilities import StatesTransfers
+from trials.backend import Engine, Tensors
 from trials.backends.torch_backend import TorchBackend
 from trials.backends.torch_card import find_card
 from trials.backends.torch_cuda import captured
@@ -286,13 +287,10 @@ def test_gpu_offers_graphs_and_no_threads() -> None:
     assert options == {"mode", "cuda_graph", "transfers"}
 
 
-def test_engine_on_a_gpu_waits_for_it(tmp_path: Path) -> None:
-    on_cpu = TorchBackend(no_card).load(residual_program(tmp_path), POINT)
-    on_gpu = loaded(tmp_path, FakeCuda())
+def test_requests_on_the_cpu_are_copied_to_no_device(tmp_path: Path) -> None:
+    engine = TorchBackend(no_card).load(residual_program(tmp_path), POINT)
 
-    assert isinstance(on_gpu, WaitsForDevice)
-    assert on_gpu.waits_for_device
-    assert not on_cpu.waits_for_device
+    assert engine.transfers is None
 
 
 def test_gpu_is_part_of_an_engines_identity() -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from search_spaces.deployment import Deployment, Precision, Scalar
-from trials.backend import Backend, EngineSpec, Tensors, Workshop
+from trials.abilities import Workshop
+from trials.backend import Backend, EngineSpec, Tensors
 from trials.backends.catalog import backend_named
 from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_build import Order, build_failure, build_plan

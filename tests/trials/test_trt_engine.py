@@ -15,7 +15,8 @@ from virtual_clock import VirtualClock
 
 from search_spaces.deployment import Deployment, OpenLoad, Precision
 from search_spaces.space import MeasuringPlan
-from trials.backend import QueuesRequests, Tensors
+from trials.abilities import QueuesRequests
+from trials.backend import Tensors
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.devices.fake import Costs, FakeDevice, FakeEvent
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError

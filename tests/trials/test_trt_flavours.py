@@ -14,7 +14,8 @@ import trt_models
 from trt_flavours import RECORD, ada, data_centre, hopper, recorded_names, used_of, watched_rtx
 
 from search_spaces.deployment import Deployment, Precision, Scalar
-from trials.backend import EngineSpec, Workshop
+from trials.abilities import Workshop
+from trials.backend import EngineSpec
 from trials.backends import trt_build
 from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_library import Library

@@ -9,7 +9,8 @@ import pytest
 import trt_models
 
 from search_spaces.deployment import Deployment, Precision
-from trials.backend import EngineSpec, Workshop
+from trials.abilities import Workshop
+from trials.backend import EngineSpec
 from trials.backends.trt import TensorRtBackend
 from trials.backends.trt_progress import Phases, Watch
 from trials.capabilities import engine_spec

@@ -117,11 +117,6 @@ class OrtEngine:
                 binding.clear_binding_inputs()
                 binding.clear_binding_outputs()
 
-    @property
-    def waits_for_device(self) -> bool:
-        """Whether it runs on a GPU."""
-        return self._meters is not None
-
     def gpu(self) -> AbstractContextManager[GpuSource | None]:
         """Open the meters of the GPU; None on the CPU, or where nobody can read them."""
         return nullcontext() if self._meters is None else self._meters()

@@ -43,7 +43,7 @@ class Place(Protocol):
         ...
 
     def gpu(self) -> AbstractContextManager[GpuSource | None]:
-        """Open the meters; see :meth:`trials.backend.RunsOnGpu.gpu`."""
+        """Open the meters; see :meth:`trials.abilities.RunsOnGpu.gpu`."""
         ...
 
     def close(self) -> None:
@@ -81,11 +81,6 @@ class TorchEngine:
     def gpu(self) -> AbstractContextManager[GpuSource | None]:
         """Open the meters of the GPU; None on the CPU, or where nobody can read them."""
         return self._place.gpu()
-
-    @property
-    def waits_for_device(self) -> bool:
-        """Whether it runs on a GPU."""
-        return isinstance(self._place, CudaPlace)
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch and return fresh arrays.

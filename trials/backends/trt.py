@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from search_spaces.deployment import Deployment
-from trials.backend import Capabilities, EngineSpec, Tensors, Workshop
+from trials.abilities import Workshop
+from trials.backend import Capabilities, EngineSpec, Tensors
 from trials.backends.trt_build import Order, build_plan
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.backends.trt_layers import layers_from_inspector

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trials.backend import EngineSpec, Workshop
+from trials.abilities import Workshop
+from trials.backend import EngineSpec
 from trials.backends.trt_library import NO_MEMORY, Library, Said, foreign_errors, short
 from trials.backends.trt_options import Profile, profile_of, set_options
 from trials.backends.trt_progress import Watch

@@ -13,7 +13,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from trials.backend import Workshop
+from trials.abilities import Workshop
 
 _PERIOD_S = 0.25  # a word to the owner takes a round trip of about 0.1 ms
 

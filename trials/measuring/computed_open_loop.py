@@ -5,7 +5,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from trials.backend import ComputesServices
+from trials.abilities import ComputesServices
 from trials.measuring.batcher import Batcher
 from trials.measuring.served import NS_PER_S, Served, Timetable
 

@@ -34,7 +34,8 @@ from typing import Self
 
 import numpy as np
 
-from trials.backend import QueuesRequests, RequestQueue, Tensors
+from trials.abilities import QueuesRequests, RequestQueue
+from trials.backend import Tensors
 from trials.measurement import Block, DeviceTimes, DeviceTiming
 from trials.measuring.closed_loop import Quota
 from trials.measuring.crew import Crew, collector_at_rest

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trials.backend import RequestQueue
+from trials.abilities import RequestQueue
 
 _FIRST_CAPACITY = 1 << 12  # requests of a context; doubled when full, which the warm-up sees to
 

@@ -7,7 +7,8 @@ from time import perf_counter
 
 from search_spaces.deployment import Deployment, OpenLoad
 from search_spaces.space import MeasuringPlan
-from trials.backend import ComputesBlocks, ComputesServices, Engine, QueuesRequests, Tensors
+from trials.abilities import ComputesBlocks, ComputesServices, QueuesRequests
+from trials.backend import Engine, Tensors
 from trials.errors import UnsupportedError
 from trials.measuring.batcher import Batcher
 from trials.measuring.computed_open_loop import ComputedOpenLoop

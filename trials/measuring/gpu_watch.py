@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trials.backend import Engine, RunsOnGpu
+from trials.abilities import RunsOnGpu
+from trials.backend import Engine
 from trials.machine.gpu_source import THROTTLED, GpuEnergy, GpuSource, GpuState, Reason
 from trials.measurement import Block, BlockOnGpu, Estimate, GpuUse
 from trials.measuring.energy import energy_per_sample, energy_units

@@ -33,7 +33,8 @@ from typing import Protocol
 import numpy as np
 
 from search_spaces.space import MeasuringPlan
-from trials.backend import ComputesBlocks, Engine, QueuesRequests, Tensors, WaitsForDevice
+from trials.abilities import ComputesBlocks, QueuesRequests, StatesTransfers
+from trials.backend import Engine, Tensors
 from trials.measurement import Block, DeviceTiming, GpuUse, Queueing, Quiet, Speed
 from trials.measuring import contention, gpu_watch
 from trials.measuring.closed_loop import ClosedLoop, Quota
@@ -122,18 +123,14 @@ def drive(
         around = Surroundings(clocks=clocks, gpu=gpu)
         measuring = _Measuring(loop, plan, question=question, progress=progress, around=around)
         driven = measuring.run()
-        if isinstance(loop, DeviceLoop) or _waits_for_device(engine):
-            # waiting for a device is CPU time too, so that of a request is not told
+        if isinstance(engine, StatesTransfers) and engine.transfers is not None:
+            # libraries spin while they wait for a device, so CPU time of a request is not told
             driven = replace(driven, quiet=replace(driven.quiet, cpu_s_per_request=None))
         if not isinstance(loop, DeviceLoop):
             return driven
         found = loop.timing(driven.blocks)
         flags = (*driven.flags, ENQUEUE_BOUND) if is_enqueue_bound(found) else driven.flags
         return replace(driven, timing=found, flags=flags)
-
-
-def _waits_for_device(engine: Engine) -> bool:
-    return isinstance(engine, WaitsForDevice) and engine.waits_for_device
 
 
 class Loop(Protocol):
