@@ -105,7 +105,7 @@ def needed_bytes(library: Library, device: Device, plan: Path, deployment: Deplo
 
 
 class TrtEngine:
-    """A plan on a GPU; see :class:`trials.backend.Engine`, and ``QueuesRequests`` in ``trials.abilities``.
+    """A plan on a GPU; see ``trials.backend.Engine`` and ``trials.abilities.QueuesRequests``.
 
     ``infer`` has a lane of its own, made when it is first asked and used by one thread at a time.
     """
