@@ -14,14 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trials.devices.device import Graph
-from trials.devices.fake import (
-    FakeDevice,
-    FakeEvent,
-    FakeGraph,
-    FakeMemory,
-    FakePinned,
-    FakeStream,
-)
+from trials.devices.fake import FakeDevice
+from trials.devices.fake_things import FakeEvent, FakeGraph, FakeMemory, FakePinned, FakeStream
 from trials.errors import FaultError, MemoryLimitError, TrialError
 
 

@@ -13,9 +13,13 @@ from optimizer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from optimizer.building import Built, Job
+    from optimizer.wiring import Place
+    from search_spaces.space import SearchSpace
 
 FAILED = 1
 _MB = 1e6
@@ -47,16 +51,7 @@ def build(
 
       trifront build resnet.yaml --targets SM89,SM120 --jobs 4
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    from optimizer.building import Standing, build_all, jobs_of
+    from optimizer.building import Standing, jobs_of
     from optimizer.cli.options import names_of
     from optimizer.wiring import place_at
     from search_spaces.catalog import space_path
@@ -64,24 +59,7 @@ def build(
 
     meant = space_from_yaml(space_path(space))
     wanted = jobs_of(meant, [name.upper() for name in names_of(targets)])
-    place = place_at(workspace, None)
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    now = TextColumn("{task.fields[now]}", markup=False)
-    with Progress(*columns, now, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(wanted), now="building engines")
-
-        def show(job: "Job", phase: str) -> None:
-            progress.update(task, now=f"{phase}, {_name(job)}")
-
-        built = build_all(
-            meant,
-            wanted,
-            place,
-            workers=jobs,
-            on_built=lambda _: progress.advance(task),
-            on_phase=show,
-        )
+    built = _watched(meant, wanted, place_at(workspace, None), workers=jobs)
     if json:
         _print_json(built)
     else:
@@ -92,6 +70,35 @@ def build(
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count))
     if any(one.standing is Standing.FAILED for one in built):
         raise typer.Exit(FAILED)
+
+
+def _watched(
+    space: "SearchSpace", jobs: "Sequence[Job]", place: "Place", *, workers: int
+) -> "tuple[Built, ...]":
+    """Build, and show how far it is."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    from optimizer.building import build_all
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    now = TextColumn("{task.fields[now]}", markup=False)
+    with Progress(*columns, now, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(jobs), now="building engines")
+        return build_all(
+            space,
+            jobs,
+            place,
+            workers=workers,
+            on_built=lambda _: progress.advance(task),
+            on_phase=lambda job, phase: progress.update(task, now=f"{phase}, {_name(job)}"),
+        )
 
 
 def _table(built: "tuple[Built, ...]") -> "Table":

@@ -11,7 +11,8 @@ from device_fakes import driver_over
 
 from trials.devices.cuda import CudaDevice, cuda_device
 from trials.devices.device import POISON, Device
-from trials.devices.fake import Costs, FakeDevice
+from trials.devices.fake import FakeDevice
+from trials.devices.fake_things import Costs
 from trials.devices.torch_device import torch_device
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 

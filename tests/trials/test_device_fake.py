@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from virtual_clock import VirtualClock
 
-from trials.devices.fake import Costs, FakeDevice
+from trials.devices.fake import FakeDevice
+from trials.devices.fake_things import Costs
 from trials.errors import FaultError
 
 SIZE = 64

@@ -19,7 +19,8 @@ from virtual_clock import VirtualClock
 from search_spaces.space import MeasuringPlan
 from trials.backend import Request, Tensors, TensorSpec
 from trials.devices.clocks import Clock, RealClock
-from trials.devices.fake import Costs, FakeDevice
+from trials.devices.fake import FakeDevice
+from trials.devices.fake_things import Costs
 from trials.errors import FaultError
 from trials.machine.gpu_source import GpuEnergy
 from trials.measurement import Block

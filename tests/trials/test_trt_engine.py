@@ -18,7 +18,8 @@ from search_spaces.space import MeasuringPlan
 from trials.abilities import QueuesRequests
 from trials.backend import Tensors
 from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
-from trials.devices.fake import Costs, FakeDevice, FakeEvent
+from trials.devices.fake import FakeDevice
+from trials.devices.fake_things import Costs, FakeEvent
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.measuring.driving import drive_deployment
 
