@@ -28,7 +28,7 @@ from optimizer.front.words import (
 from optimizer.study.records import TrialRecord, json_from_outcome, outcome_from_json
 from search_spaces.metrics import METRICS
 from search_spaces.space import Objective, SearchSpace
-from trials.measurement import CohortScore, Estimate, Quality, Quiet, exact
+from trials.measurement import CohortScore, Estimate, OnDevice, Quality, Quiet, exact
 from trials.outcome import Completed, Outcome
 
 METRIC_NAMES = ("latency_p99_ms", "throughput_sps", "accuracy", "latency_p50_ms")
@@ -175,17 +175,26 @@ def test_summary_counts_everything_and_names_reasons_once(space: SearchSpace) ->
 
 
 @pytest.mark.parametrize(
-    ("latency_ms", "cpu_s", "told"),
-    [(0.04, 4e-5, True), (0.06, 6e-5, False), (0.04, None, False)],
+    ("latency_ms", "cpu_s", "on_device", "told"),
+    [
+        (0.04, 4e-5, None, True),
+        (0.06, 6e-5, None, False),
+        (0.04, None, None, False),  # computed
+        (0.04, 4e-5, ON_DEVICE, False),
+    ],
 )
 def test_summary_says_of_short_requests_that_python_is_part_of_them(
-    space: SearchSpace, latency_ms: float, cpu_s: float | None, *, told: bool
+    space: SearchSpace,
+    latency_ms: float,
+    cpu_s: float | None,
+    on_device: OnDevice | None,
+    *,
+    told: bool,
 ) -> None:
-    """Of computed time, and of a GPU's, no CPU time of a request is known."""
     deployment = next(space.deployments())
     outcome = completed(deployment, latency_ms=latency_ms, sps=100, accuracy=0.9)
     quiet = Quiet(contended_blocks=0, repeated_blocks=0, cpu_s_per_request=cpu_s)
-    record = record_of(0, replace(outcome, quiet=quiet))
+    record = record_of(0, replace(outcome, quiet=quiet, on_device=on_device))
 
     lines = list(summary_of_front(front_of([record], space.objectives, ())))
 
