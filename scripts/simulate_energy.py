@@ -18,6 +18,7 @@ import numpy as np
 from trials.measurement import Block, BlockOnGpu, Estimate
 from trials.measuring.energy import energy_per_sample
 from trials.measuring.spread import METHOD
+from trials.measuring.spread import METHOD
 from trials.measuring.statistics import CONFIDENCE, ratio
 
 MEAN_W = 300.0
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
+    print(f"intervals of version {METHOD}, {chosen.repetitions} repetitions", end="\n\n")
     for line in table(chosen.repetitions, chosen.seconds, chosen.seed):
         print(line)
 
