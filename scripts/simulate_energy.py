@@ -18,7 +18,6 @@ import numpy as np
 from trials.measurement import Block, BlockOnGpu, Estimate
 from trials.measuring.energy import energy_per_sample
 from trials.measuring.spread import METHOD
-from trials.measuring.spread import METHOD
 from trials.measuring.statistics import CONFIDENCE, ratio
 
 MEAN_W = 300.0
