@@ -22,6 +22,7 @@ Codes: TypeAlias = NDArray[np.int64]
 
 COMPLETED, INFEASIBLE, FAILED = "completed", "infeasible", "failed"
 STATES = (COMPLETED, INFEASIBLE, FAILED)
+PRICES = ("convert_s", "build_s", "score_s", "load_s", "measure_s", "other_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,6 +112,7 @@ class DeploymentTable:
         kinds: One per row: why it is infeasible or failed, in a word; empty where it completed.
         reasons: Likewise, in a line for people.
         models: Shape ``(rows,)``; which of ``model_names`` each row needs, likewise ``engines``.
+        flat: Shape ``(rows,)``; the rows' numbers on the whole lattice, by which they are found.
     """
 
     space: SearchSpace
@@ -133,7 +135,8 @@ class DeploymentTable:
     @property
     def completed(self) -> NDArray[np.bool_]:
         """Tell which rows were measured, shape ``(rows,)``."""
-        return self.states == STATES.index(COMPLETED)
+        found: NDArray[np.bool_] = self.states == STATES.index(COMPLETED)
+        return found
 
     @property
     def total_s(self) -> float:
@@ -186,7 +189,7 @@ def sizes_of(space: SearchSpace) -> tuple[int, ...]:
 
 def flat_positions(positions: NDArray[np.int64], space: SearchSpace) -> Codes:
     """Number lattice positions, shape ``(rows, axes)``, in the axes' order."""
-    return np.ravel_multi_index(tuple(positions.T), sizes_of(space)).astype(np.int64)
+    return np.asarray(np.ravel_multi_index(tuple(positions.T), sizes_of(space)), dtype=np.int64)
 
 
 def once(seconds: Column, codes: Codes) -> float:
