@@ -28,6 +28,11 @@ class Options:
     shared_goals: bool = True
     margin: float = 0.1
     alpha: float = 1.0
+    design: str = 'var'
+    every: int = 0
+    engine_axis: bool = True
+    kappa: float = 1.0
+    luck: float = 0.0
     joint: bool = False
     amort_k: int = 12
 
@@ -56,6 +61,11 @@ class Proposer:
         _, self.engine = np.unique(points[:, sp], axis=0, return_inverse=True)
         self.engine = self.engine.ravel()
         self.engines = self.engine.max() + 1
+        if self.o.engine_axis and 1 < self.engines < len(points) and len(sp) > 1:
+            extra = LatticeAxis(name="engine", values=int(self.engines), is_shared=True)
+            self.points = np.concatenate([points, self.engine[:, None].astype(points.dtype)], axis=1)
+            live = [*live, (len(axes), extra)]
+            self.live = live
         z = qmc.Sobol(goals, seed=seed).random(self.o.nodes)
         self.z = ndtri(np.clip(z, 1e-6, 1 - 1e-6))
         self.fit_at = 0
@@ -183,7 +193,7 @@ class Proposer:
         costs = np.array([v for v, k in zip(self.values, self.ok) if k])
         feas = np.array([all(x <= 0 for x in v) for v, k in zip(self.viol, self.ok) if k])
         mean = np.stack([p.mean for p in self.posts], axis=1)
-        sd = np.sqrt(np.stack([p.variance for p in self.posts], axis=1))
+        sd = np.sqrt(np.stack([p.variance * self.o.kappa ** 2 + self.o.luck * p.noise for p in self.posts], axis=1))
         for m in range(self.goals):
             if self.shared[m]:
                 known = dict(zip(self.engine[good], costs[:, m]))
@@ -217,6 +227,11 @@ class Proposer:
             at = int(np.argmax(hope)) if hope.max() > 0 else int(np.argmax(s_.sum(axis=1)))
             return int(rows[at]), {"gain": 0.0}
         own, shared = self.price(rows)
+        if self.o.every and len(self.rows) % self.o.every == 0:
+            near = gain > 0
+            u = np.where(near, s_[:, [m for m in range(self.goals) if not self.shared[m]]].sum(axis=1) * pf[cand], 0)
+            at = int(np.argmax(u))
+            return int(rows[at]), {"gain": gain[at]}
         if not self.o.by_price:
             at = int(np.argmax(gain))
             return int(rows[at]), {"gain": gain[at]}
@@ -279,6 +294,8 @@ class Proposer:
                     d += (np.array(a.coordinates)[pts[:, at]] - 0.5) ** 2
             d += 1e-3 * self.rng.random(len(free))
             return int(free[np.argmin(d)]), {}
+        if self.o.design == 'random':
+            return int(self.rng.choice(free)), {}
         kernel = Kernel(axes=tuple(self.live), scale=1.0, noise=1e-3, weights=tuple(0.5 for _ in self.live), lengths=tuple(0.7 if a.is_ordinal else 0.0 for _, a in self.live))
         p = Posterior(kernel, self.points[free], center=0, spread=1)
         p.observe(self.points[self.rows], np.zeros(len(self.rows)))
