@@ -206,9 +206,9 @@ def test_graph_that_computes_nothing_is_a_fault(
     device.close()
 
 
-def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
-    device: FakeDevice, tmp_path: Path
-) -> None:
+@pytest.fixture
+def minus_one(tmp_path: Path) -> Path:
+    """Write a plan whose answer is -1: every byte of it is 0xFF."""
     node = helper.make_node("Sub", ["x", "x"], ["zero"])
     less = helper.make_node("Sub", ["zero", "one"], ["y"])
     one = onnx.numpy_helper.from_array(np.array(1, np.int32), "one")
@@ -218,12 +218,27 @@ def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
     opset = helper.make_opsetid("", 18)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
     onnx.save(model, tmp_path / "minus_one.onnx")
-    write_plan(tmp_path / "minus_one.onnx", tmp_path / "plan", batch_size=2)
+    write_plan(tmp_path / "minus_one.onnx", tmp_path / "minus_one", batch_size=2)
+    return tmp_path / "minus_one"
 
-    engine = loaded(device, tmp_path / "plan")
+
+def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
+    device: FakeDevice, minus_one: Path
+) -> None:
+    engine = loaded(device, minus_one)
 
     answer = engine.infer({"x": np.ones((2, 3), np.int32)})
-    assert (answer["y"] == -1).all()  # every byte of it is 0xFF
+    assert (answer["y"] == -1).all()
+
+
+def test_empty_graph_is_seen_where_the_output_is_poison_itself(
+    device: FakeDevice, minus_one: Path
+) -> None:
+    """By bytes that are another's than those of the answer."""
+    engine = loaded(device, minus_one, Behaviour(breaks_capture=True))
+
+    with pytest.raises(FaultError, match=r"computes nothing: .* 6 of 6 elements of 'y'"):
+        engine.infer({"x": np.ones((2, 3), np.int32)})
 
 
 def test_output_of_no_elements_is_no_sign_of_an_empty_graph(
