@@ -54,6 +54,21 @@ def test_device_is_named_as_nvml_names_it(name: str, kind: str) -> None:
     assert TorchDevice(made_up_torch(name), 0).facts.uuid == f"{kind}-{UUID}"
 
 
+def test_facts_are_asked_for_once() -> None:
+    torch, asked = made_up_torch(), []
+    found = torch.cuda.get_device_properties(0)
+
+    def properties(index: int) -> Any:
+        asked.append(index)
+        return found
+
+    torch.cuda.get_device_properties = properties
+    device = TorchDevice(torch, 0)
+
+    assert device.facts is device.facts
+    assert asked == [0]
+
+
 def test_threads_capture_one_after_the_other() -> None:
     """What a warning does is set for the whole process, and put back by whoever set it."""
     device = TorchDevice(made_up_torch(), 0)

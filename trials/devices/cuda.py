@@ -14,7 +14,7 @@ References:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cached_property, wraps
 from importlib import import_module
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -145,17 +145,14 @@ class CudaDevice(_Owner):
         self._context: Any = None
         self._lock = Lock()
 
-    @property
+    @cached_property
+    @_mapped("asking which GPU it is")
     def facts(self) -> DeviceFacts:
-        """Which it is.
+        """Which it is; asked once, for the version of the driver is NVML's to tell.
 
         Raises:
             FaultError: It does not tell.
         """
-        return self._facts()
-
-    @_mapped("asking which GPU it is")
-    def _facts(self) -> DeviceFacts:
         graphs, device = self._api.graphs, self._api.driver.Device(self._index)
         handle = self._api.checked(graphs.cuDeviceGet(self._index), "finding the GPU")
         # of CUDA 12 the first version tells the whole card's where the device is a part (MIG)

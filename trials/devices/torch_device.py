@@ -6,6 +6,7 @@ Read, not run by us: PyTorch 2.13, whose names are tested against the installed 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module
 from threading import Lock
 from typing import Any
@@ -71,9 +72,9 @@ class TorchDevice:
         self._index = index
         self._place = f"cuda:{index}"
 
-    @property
+    @cached_property
     def facts(self) -> DeviceFacts:
-        """Which it is."""
+        """Which it is; asked once, for the version of the driver is NVML's to tell."""
         with _mapped(self._torch, "asking which GPU it is"):
             found = self._torch.cuda.get_device_properties(self._index)
         return DeviceFacts(
