@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from trt_fakes import ERROR, MAGIC, Behaviour, ILogger, fake_library, write_plan
+from trt_rtx_fake import CudaGraphStrategy, RtxBehaviour, rtx_library
 from virtual_clock import VirtualClock
 
 from search_spaces.deployment import Deployment, OpenLoad, Precision
@@ -174,6 +175,55 @@ def test_graph_of_kernels_that_come_later_is_refused(
     with pytest.raises(UnsupportedError, match=r"set cuda_graph: \[false\]"):
         lazily(device, plan, specialization, cuda_graph=True)
 
+    device.close()
+
+
+@pytest.mark.parametrize(
+    ("cuda_graph", "asked"),
+    [(True, CudaGraphStrategy.WHOLE_GRAPH_CAPTURE), (False, CudaGraphStrategy.DISABLED)],
+)
+def test_tensorrt_for_rtx_is_told_to_make_graphs_itself_where_there_shall_be_some(
+    device: FakeDevice,
+    plan: Path,
+    batches: tuple[Tensors, ...],
+    *,
+    cuda_graph: bool,
+    asked: CudaGraphStrategy,
+) -> None:
+    behaviour = RtxBehaviour(breaks_capture=True)  # nobody else captures any
+    point = replace(POINT, options=(("cuda_graph", cuda_graph),))
+
+    engine = load_engine(rtx_library(device, behaviour), device, plan, point)
+    with engine.lane(batches) as requests:
+        before = behaviour.enqueues
+        for request in requests:
+            request()
+    engine.close()
+
+    assert [one.cuda_graph_strategy for one in behaviour.configs] == [asked]
+    assert behaviour.enqueues - before == len(batches)
+    device.close()
+
+
+@pytest.mark.parametrize("specialization", ["eager", "lazy", "none"])
+def test_tensorrt_for_rtx_is_told_when_to_make_kernels(
+    device: FakeDevice, plan: Path, batches: tuple[Tensors, ...], specialization: str
+) -> None:
+    behaviour = RtxBehaviour()
+    options = (
+        ("batch_profile", "dynamic"),
+        ("cuda_graph", False),
+        ("kernel_specialization", specialization),
+    )
+
+    library = rtx_library(device, behaviour)
+    engine = load_engine(library, device, plan, replace(POINT, options=options))
+    engine.infer(batches[0])
+    engine.close()
+
+    (config,) = behaviour.configs
+    strategy = config.dynamic_shapes_kernel_specialization_strategy
+    assert strategy.name == specialization.upper()
     device.close()
 
 
