@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import SimpleNamespace
+from typing import Any
 
 from trt_fakes import (
     Behaviour,
@@ -47,15 +48,17 @@ class RtxBehaviour(Behaviour):
 
 def rtx_library(device: FakeDevice, behaviour: RtxBehaviour) -> Library:
     """Return TensorRT for RTX, whose module is computed."""
+
+    def runtime(logger: ILogger) -> RtxRuntime:
+        return RtxRuntime(device, logger, behaviour)
+
     plain = fake_library(device, behaviour)
-    module = SimpleNamespace(
-        **vars(plain.module)
-        | {
-            "CudaGraphStrategy": CudaGraphStrategy,
-            "DynamicShapesKernelSpecializationStrategy": DynamicShapesKernelSpecializationStrategy,
-            "Runtime": lambda logger: RtxRuntime(device, logger, behaviour),
-        }
-    )
+    names: dict[str, Any] = vars(plain.module) | {
+        "CudaGraphStrategy": CudaGraphStrategy,
+        "DynamicShapesKernelSpecializationStrategy": DynamicShapesKernelSpecializationStrategy,
+        "Runtime": runtime,
+    }
+    module = SimpleNamespace(**names)
     return replace(plain, name="tensorrt_rtx", module=module, is_rtx=True)
 
 
