@@ -43,8 +43,8 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 def begun(folder: Path, study: str, uri: str, *, trials: int = TRIALS) -> subprocess.Popen[str]:
-    """Begin a search; its lines come from a pipe as they are printed."""
-    options = ("--trials", str(trials), "--sampler", "random", "--study", study, "--mlflow", uri)
+    """Begin a search of deployments that all run; a pipe takes its lines as they are printed."""
+    options = ("--trials", str(trials), "--sampler", "grid", "--study", study, "--mlflow", uri)
     return subprocess.Popen(
         [PROGRAM, "search", "fake", *options],
         cwd=folder,
