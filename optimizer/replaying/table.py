@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.errors import TableError
 from search_spaces.deployment import Deployment, deployment_from_axes
 from search_spaces.space import SearchSpace
 
@@ -179,6 +180,24 @@ class DeploymentTable:
                 axis.name: axis.values[int(at)]
                 for axis, at in zip(self.space.axes, self.positions[row], strict=True)
             }
+        )
+
+
+def check_whole(table: DeploymentTable, allowed: int | None) -> None:
+    """See that a table has every deployment that its space allows.
+
+    Args:
+        table: What was measured.
+        allowed: The number of these; None where it is not known.
+
+    Raises:
+        TableError: It does not.
+    """
+    if allowed is not None and len(table) < allowed:
+        raise TableError(
+            f"the table of '{table.space.name}' has {len(table):,} of the {allowed:,} deployments "
+            "of its space, so nobody knows what is to be found",
+            hint="go on with the `trifront record` that made it",
         )
 
 
