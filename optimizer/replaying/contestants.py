@@ -52,6 +52,7 @@ class Contestant:
         needs: Python package that it cannot do without; empty for none.
         most_trials: After so many it is stopped, as proposing gets too slow; None for never.
         is_builtin: Optuna brings it.
+        is_remote: It is downloaded when it is first made.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Contestant:
     needs: str = ""
     most_trials: int | None = None
     is_builtin: bool = False
+    is_remote: bool = False
 
     @property
     def is_available(self) -> bool:
@@ -67,7 +69,7 @@ class Contestant:
 
 
 def contestants_named(names: Sequence[str]) -> tuple[Contestant, ...]:
-    """Look contestants up; ``all`` is every one that is installed.
+    """Look contestants up; ``all`` is every one that is installed and needs no network.
 
     Raises:
         UsageError: There is none of a name, or what it needs is not installed.
@@ -76,7 +78,9 @@ def contestants_named(names: Sequence[str]) -> tuple[Contestant, ...]:
     found: dict[str, Contestant] = {}
     for name in names:
         if name == "all":
-            found |= {name: one for name, one in known.items() if one.is_available}
+            found |= {
+                name: one for name, one in known.items() if one.is_available and not one.is_remote
+            }
             continue
         if name not in known:
             raise UsageError(
@@ -174,7 +178,7 @@ def _both(
     *,
     needs: str = "",
     most_trials: int | None = None,
-    is_builtin: bool = True,
+    is_remote: bool = False,
 ) -> Iterator[Contestant]:
     """Yield a sampler as it is, and kept from repeats."""
     for ending, repeats in (("", True), (_DISTINCT, False)):
@@ -183,7 +187,8 @@ def _both(
             make=_moved(make, repeats=repeats),
             needs=needs,
             most_trials=most_trials,
-            is_builtin=is_builtin,
+            is_builtin=not is_remote,
+            is_remote=is_remote,
         )
 
 
@@ -229,7 +234,7 @@ _CONTESTANTS = (
     *_both("tpe", lambda seed: TPESampler(seed=seed)),
     *_both("tpe-multivariate", lambda seed: TPESampler(seed=seed, multivariate=True)),
     *_both("gp", _gp, needs="torch", most_trials=_GP_TRIALS),
-    *_both("auto", _auto, needs="optunahub", is_builtin=False),
+    *_both("auto", _auto, needs="optunahub", is_remote=True),
     Contestant(name="hill", make=_hill),
     Contestant(name=GRID, make=_grid),
 )

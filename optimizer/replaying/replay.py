@@ -50,12 +50,15 @@ class Replayed:
         prices_s: What all trials so far cost, seconds.
         shares: Hypervolume of the feasible rows so far as a share of the full table's; ascends.
         ask_s: CPU seconds that the sampler took to propose; not part of the price.
+        has_ended: More trials would have brought nothing: all was tried or the wanted share
+            reached, or the sampler had no more to propose.
     """
 
     rows: NDArray[np.int64]
     prices_s: Column
     shares: Column
     ask_s: Column
+    has_ended: bool
 
 
 def replay(
@@ -89,12 +92,12 @@ def replay(
             try:
                 trial = study.ask(encoding.distributions)
             except SpaceExhaustedError:
-                break
+                return course.run(has_ended=True)
             course.ask_s.append(process_time() - began_s)
             row = table.row(encoding.indices(trial.params))
             told, price_s = course.visit(row)
             _tell(study, trial, told, price_s)
-    return course.run()
+    return course.run(has_ended=course.has_ended(limits))
 
 
 class _Course:
@@ -127,18 +130,23 @@ class _Course:
 
     def is_over(self, limits: Limits) -> bool:
         return (
-            not self._untried
+            self.has_ended(limits)
             or (limits.trials is not None and len(self._rows) >= limits.trials)
             or (limits.price_s is not None and self._price_s >= limits.price_s)
-            or (limits.share is not None and self._front.share >= limits.share)
         )
 
-    def run(self) -> Replayed:
+    def has_ended(self, limits: Limits) -> bool:
+        return not self._untried or (
+            limits.share is not None and self._front.share >= limits.share
+        )
+
+    def run(self, *, has_ended: bool) -> Replayed:
         return Replayed(
             rows=np.array(self._rows, dtype=np.int64),
             prices_s=np.array(self._prices_s, dtype=float),
             shares=np.array(self._shares, dtype=float),
             ask_s=np.array(self.ask_s, dtype=float),
+            has_ended=has_ended,
         )
 
 

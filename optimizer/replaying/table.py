@@ -6,13 +6,14 @@ whoever needs it first, what is its own (loading, measuring, the rest) each time
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.errors import TableError
+from optimizer.errors import TableError, UsageError
+from search_spaces.bounds import constraints_from_texts
 from search_spaces.deployment import Deployment, deployment_from_axes
 from search_spaces.space import SearchSpace
 
@@ -199,6 +200,23 @@ def check_whole(table: DeploymentTable, allowed: int | None) -> None:
             "of its space, so nobody knows what is to be found",
             hint="go on with the `trifront record` that made it",
         )
+
+
+def bounded(table: DeploymentTable, bounds: Sequence[str]) -> DeploymentTable:
+    """Give a table other bounds than its space's, such as ``accuracy >= 0.9``.
+
+    Raises:
+        SpaceError: Not a bound, or one that makes no sense.
+        UsageError: It is of a metric that the table does not have.
+    """
+    constraints = constraints_from_texts(bounds, kind=table.space.task.kind)
+    for one in constraints:
+        if one.metric.name not in table.metrics.names:
+            raise UsageError(
+                f"the table of '{table.space.name}' has no {one.metric.name}",
+                hint=f"it has: {', '.join(table.metrics.names)}",
+            )
+    return replace(table, space=replace(table.space, constraints=constraints))
 
 
 def sizes_of(space: SearchSpace) -> tuple[int, ...]:
