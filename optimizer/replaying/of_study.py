@@ -14,11 +14,11 @@ from optimizer.replaying.pricing import Own, Pricing, Shared
 from optimizer.replaying.table import (
     PRICES,
     STATES,
-    Codes,
     DeploymentTable,
     Metrics,
     Origin,
     Prices,
+    coded,
     flat_positions,
 )
 from optimizer.study.records import TrialRecord
@@ -106,8 +106,8 @@ def _rows(study: SearchStudy, pricing: Pricing) -> list[_Row]:
 
 def _assembled(study: SearchStudy, rows: Sequence[_Row]) -> DeploymentTable:
     positions = np.array([row.at for row in rows], dtype=np.int64)
-    model_names, models = _coded([row.shared.model for row in rows])
-    engine_names, engines = _coded([row.shared.engine for row in rows])
+    model_names, models = coded([row.shared.model for row in rows])
+    engine_names, engines = coded([row.shared.engine for row in rows])
     outcomes = [row.record.outcome for row in rows]
     prices = {
         name: np.array([_price(row, name) for row in rows], dtype=np.float64) for name in PRICES
@@ -134,11 +134,6 @@ def _assembled(study: SearchStudy, rows: Sequence[_Row]) -> DeploymentTable:
 def _price(row: _Row, name: str) -> float:
     seconds: float = getattr(row.shared if hasattr(row.shared, name) else row.own, name)
     return seconds
-
-
-def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
-    known, codes = np.unique(np.array(names, dtype=object), return_inverse=True)
-    return tuple(known.tolist()), codes.astype(np.int64)
 
 
 def _metrics(measured: Sequence[dict[str, Estimate]]) -> Metrics:

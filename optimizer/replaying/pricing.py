@@ -161,10 +161,12 @@ class Pricing:
         completed = _completed(records)
         paid = [one.costs.convert_s for one in completed if one.costs.convert_s > 0]
         digest = completed[0].engine.model_digest
-        kept = [
-            one.make_s for one in self._entries if one.kind == "model" and one.sha256 == digest
-        ]
-        return self._first((*paid, *kept), f"converting model '{model}'", records)
+        kept = [one for one in self._entries if one.kind == "model" and one.sha256 == digest]
+        # what a conversion leaves as it is was there before, under the name of its source
+        latest = sorted(kept, key=lambda one: one.created_s)[-1:]
+        return self._first(
+            (*paid, *(one.make_s for one in latest)), f"converting model '{model}'", records
+        )
 
     def _build_s(self, engine: str, completed: Sequence[Completed]) -> float:
         keys = {one.engine.engine_key for one in completed}

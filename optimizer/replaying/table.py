@@ -229,6 +229,13 @@ def flat_positions(positions: NDArray[np.int64], space: SearchSpace) -> Codes:
     return np.asarray(np.ravel_multi_index(tuple(positions.T), sizes_of(space)), dtype=np.int64)
 
 
+def coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
+    """Number names in the order in which they appear; the codes have shape ``(rows,)``."""
+    places: dict[str, int] = {}
+    codes = [places.setdefault(name, len(places)) for name in names]
+    return tuple(places), np.array(codes, dtype=np.int64)
+
+
 def once(seconds: Column, codes: Codes) -> float:
     """Sum what is shared: one amount for each code, shapes ``(rows,)``."""
     _, first = np.unique(codes, return_index=True)

@@ -21,6 +21,7 @@ from optimizer.replaying.table import (
     Metrics,
     Origin,
     Prices,
+    coded,
     flat_positions,
 )
 from optimizer.study.records import json_from_space, space_from_json
@@ -181,8 +182,8 @@ class _Reader:
         twice = np.flatnonzero(np.diff(flat) == 0)
         if twice.size:
             raise ValueError(f"{self._point(positions[twice[0]])} has two rows")
-        models, model_names = self._ids("model")
-        engines, engine_names = self._ids("engine")
+        model_names, models = coded(self._texts("model"))
+        engine_names, engines = coded(self._texts("engine"))
         table = DeploymentTable(
             space=self._space,
             origin=self._origin(),
@@ -236,10 +237,6 @@ class _Reader:
             odd = next(one for one in found if (type(one), one) not in places)
             known = ", ".join(map(str, values))
             raise ValueError(f"column {name} holds {odd!r}; it may hold {known}") from None
-
-    def _ids(self, name: str) -> tuple[Codes, tuple[str, ...]]:
-        names, codes = np.unique(np.array(self._texts(name), dtype=object), return_inverse=True)
-        return codes.astype(np.int64), tuple(names.tolist())
 
     def _numbers(self, name: str) -> Column:
         """Read numbers, of which some may be missing: NaN."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from optimizer.front.words import label, number
+from optimizer.front.words import number
 from optimizer.replaying.race import Runs
 from optimizer.replaying.replay import Replayed
 from optimizer.replaying.standing import (
@@ -54,52 +54,39 @@ def summary_of_table(table: DeploymentTable) -> str:
 
 def table_of_prices(standings: Sequence[Standing]) -> "Table":
     """Show what reaching each share cost: seconds, trials, and ratios to who is known."""
-    table = _table("to reach")
-    for share in SHARES:
-        table.add_column(f"{share:.0%} [s]", justify="right", no_wrap=True)
-        table.add_column("trials", justify="right", no_wrap=True)
     known = dict(_references(standings))
-    for name in known:
-        table.add_column(f"× {name}", justify="right")
+    headings = [part for share in SHARES for part in (f"{_percent(share)} [s]", "trials")]
+    table = _table("to reach", *headings, *(f"× {name}" for name in known))
     for one in standings:
-        cells = [one.name]
-        for price_s, trials in zip(one.prices_s, one.trials, strict=True):
-            cells += [_quartiles(price_s), _quartiles(trials)]
-        cells += [_ratios(one, reference) for reference in known.values()]
-        table.add_row(*cells)
+        pairs = zip(one.prices_s, one.trials, strict=True)
+        cells = [_quartiles(spread) for pair in pairs for spread in pair]
+        _add(table, one.name, *cells, *(_ratios(one, others) for others in known.values()))
     return table
 
 
 def table_of_shares(standings: Sequence[Standing]) -> "Table":
     """Show what was reached after some trials, and at the end."""
-    table = _table("after trials")
-    for count in TRIALS:
-        table.add_column(f"{count} [%]", justify="right", no_wrap=True)
-    for heading in ("front found [%]", "tried", "price [s]", "CPU/ask [ms]"):
-        table.add_column(heading.replace("[", "\\["), justify="right", no_wrap=True)
+    ends = ("front found [%]", "tried", "price [s]", "CPU/ask [ms]")
+    table = _table("after trials", *(f"{count} [%]" for count in TRIALS), *ends)
     for one in standings:
-        table.add_row(
+        _add(
+            table,
             one.name,
             *(_quartiles(share, times=100) for share in one.shares),
             _quartiles(one.members, times=100),
-            _quartiles(one.tried),
-            _quartiles(one.ended_s),
-            _quartiles(one.ask_ms),
+            *(_quartiles(spread) for spread in (one.tried, one.ended_s, one.ask_ms)),
         )
     return table
 
 
 def table_of_bests(standings: Sequence[Standing]) -> "Table":
     """Show the best feasible point of each objective against the true best."""
-    table = _table("best point")
-    for best in standings[0].bests:
-        table.add_column(f"{label(best.objective.metric.name)}, × worse", justify="right")
-        table.add_column(f"within {NEAR - 1:.0%} \\[s]", justify="right", no_wrap=True)
+    names = [best.objective.metric.name for best in standings[0].bests]
+    within = f"within {_percent(NEAR - 1)} [s]"
+    table = _table("best point", *(part for name in names for part in (f"{name} ×", within)))
     for one in standings:
-        cells = [one.name]
-        for best in one.bests:
-            cells += [_quartiles(best.ratio), _quartiles(best.prices_s)]
-        table.add_row(*cells)
+        cells = [_quartiles(each) for best in one.bests for each in (best.ratio, best.prices_s)]
+        _add(table, one.name, *cells)
     return table
 
 
@@ -107,18 +94,21 @@ def legend(standings: Sequence[Standing]) -> Iterator[str]:
     """Say how the tables are read."""
     seeds = standings[0].members.seeds
     yield (
-        f"medians and quartiles over {seeds} seeds; {_NOT_REACHED} is not reached, (n) by n of "
-        "the seeds; shares are of the hypervolume of the whole table"
+        f"medians (and quartiles) over {seeds} seeds; {_NOT_REACHED} is not reached, (n) by n of "
+        "the seeds; shares are of the hypervolume of the whole table; a best point is × times "
+        "worse than the true best"
     )
-    names = dict(_references(standings))
-    if "built-in" in names:
-        chosen = [best_builtin(standings, at) for at in range(len(SHARES))]
-        words = ", ".join(
-            f"{share:.0%} {one.name}" for share, one in zip(SHARES, chosen, strict=True) if one
-        )
-        yield f"ratios are of the median prices for {_shares_in_words()}; built-in: {words}"
-    elif names:
-        yield f"ratios are of the median prices for {_shares_in_words()}"
+    if dict(_references(standings)):
+        shares = ", ".join(map(_percent, SHARES))
+        yield f"ratios are of the median prices for {shares}"
+    chosen = [best_builtin(standings, at) for at in range(len(SHARES))]
+    words = [
+        f"{one.name} for {_percent(share)}"
+        for share, one in zip(SHARES, chosen, strict=True)
+        if one is not None
+    ]
+    if words:
+        yield f"the best of those that Optuna brings: {', '.join(words)}"
 
 
 def document_of_race(table: DeploymentTable, raced: Sequence[Runs]) -> dict[str, Any]:
@@ -148,12 +138,20 @@ def duration(seconds: float) -> str:
     return f"{number(seconds)} s"
 
 
-def _table(heading: str) -> "Table":
+def _table(*headings: str) -> "Table":
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(heading, no_wrap=True)
+    for at, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if at else "left", no_wrap=True)
     return table
+
+
+def _add(table: "Table", *cells: str) -> None:
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells))
 
 
 def _references(
@@ -183,15 +181,15 @@ def _quartiles(spread: Spread, *, times: float = 1.0) -> str:
     some = f" ({spread.reached})" if 0 < spread.reached < spread.seeds else ""
     if not math.isfinite(spread.median):
         return _NOT_REACHED + some
-    high = number(spread.high * times) if math.isfinite(spread.high) else _NOT_REACHED
+    high = number(spread.high * times) if math.isfinite(spread.high) else "∞"
     middle, low = number(spread.median * times), number(spread.low * times)
     if low == middle == high:
         return middle + some
     return f"{middle} ({low}–{high}){some}"
 
 
-def _shares_in_words() -> str:
-    return ", ".join(f"{share:.0%}" for share in SHARES)
+def _percent(share: float) -> str:
+    return f"{share * 100:.12g} %"
 
 
 def _data_of(one: Standing) -> dict[str, Any]:
