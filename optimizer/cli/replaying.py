@@ -221,8 +221,9 @@ def _print_tables(table: "DeploymentTable", raced: "Sequence[Runs]") -> None:
         legend,
         lines_of_table,
         table_of_bests,
+        table_of_ends,
         table_of_prices,
-        table_of_shares,
+        table_of_trials,
     )
 
     standings = standings_of(table, raced)
@@ -233,7 +234,7 @@ def _print_tables(table: "DeploymentTable", raced: "Sequence[Runs]") -> None:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     say(lines_of_table(table))
-    for make in (table_of_prices, table_of_shares, table_of_bests):
+    for make in (table_of_prices, table_of_trials, table_of_ends, table_of_bests):
         console.print()
         console.print(make(standings))
     console.print()

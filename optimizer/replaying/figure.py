@@ -46,6 +46,7 @@ def png_of_race(raced: Sequence[Runs], title: str) -> bytes:
         counts = [np.arange(1.0, run.rows.size + 1) for run in one.runs]
         curves = [_Curve(run, count) for run, count in zip(one.runs, counts, strict=True)]
         _draw(by_trials, curves, one.name, (color, style))
+    by_price.set_ylim(_MOST_MISSING, 0.8 * min(_least_missing(one) for one in raced))
     _label(by_price, "price [s]: converting, building, scoring once; measuring each time")
     _label(by_trials, "trials")
     by_price.set_ylabel("share of the whole table's hypervolume [%]")
@@ -90,6 +91,12 @@ def _draw(axes: "Axes", curves: Sequence[_Curve], name: str, look: tuple[str, st
     )
 
 
+def _least_missing(raced: Runs) -> float:
+    """Return the least that any run missed, but a tenth at most so that there is room."""
+    shares = [float(run.shares.max(initial=0.0)) for run in raced.runs]
+    return min(0.1, *(float(_missing(np.array(share))) for share in shares))
+
+
 def _missing(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(1 - shares, _LEAST_MISSING, None)
 
@@ -99,7 +106,6 @@ def _label(axes: "Axes", what: str) -> None:
 
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(_MOST_MISSING, _LEAST_MISSING * 0.9)
     axes.yaxis.set_major_locator(FixedLocator([1 - tick for tick in _TICKS]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda missing, _: f"{(1 - missing) * 100:g}"))
     axes.yaxis.set_minor_locator(NullLocator())

@@ -53,29 +53,32 @@ def summary_of_table(table: DeploymentTable) -> str:
 
 
 def table_of_prices(standings: Sequence[Standing]) -> "Table":
-    """Show what reaching each share cost: seconds, trials, and ratios to who is known."""
+    """Show what reaching each share cost, and the ratios to who is known."""
     known = dict(_references(standings))
-    headings = [part for share in SHARES for part in (f"{_percent(share)} [s]", "trials")]
-    table = _table("to reach", *headings, *(f"× {name}" for name in known))
+    headings = [f"{_percent(share)} [s]" for share in SHARES]
+    table = _table("price of", *headings, *(f"× {name}" for name in known))
     for one in standings:
-        pairs = zip(one.prices_s, one.trials, strict=True)
-        cells = [_quartiles(spread) for pair in pairs for spread in pair]
-        _add(table, one.name, *cells, *(_ratios(one, others) for others in known.values()))
+        prices = (_quartiles(price_s) for price_s in one.prices_s)
+        _add(table, one.name, *prices, *(_ratios(one, others) for others in known.values()))
     return table
 
 
-def table_of_shares(standings: Sequence[Standing]) -> "Table":
-    """Show what was reached after some trials, and at the end."""
-    ends = ("front found [%]", "tried", "price [s]", "CPU/ask [ms]")
-    table = _table("after trials", *(f"{count} [%]" for count in TRIALS), *ends)
+def table_of_trials(standings: Sequence[Standing]) -> "Table":
+    """Show how many trials reached each share, and the shares after some trials."""
+    headings = [f"to {_percent(share)}" for share in SHARES]
+    table = _table("trials", *headings, *(f"share after {count} [%]" for count in TRIALS))
     for one in standings:
-        _add(
-            table,
-            one.name,
-            *(_quartiles(share, times=100) for share in one.shares),
-            _quartiles(one.members, times=100),
-            *(_quartiles(spread) for spread in (one.tried, one.ended_s, one.ask_ms)),
-        )
+        shares = (_quartiles(share, times=100) for share in one.shares)
+        _add(table, one.name, *map(_quartiles, one.trials), *shares)
+    return table
+
+
+def table_of_ends(standings: Sequence[Standing]) -> "Table":
+    """Show where the runs ended."""
+    table = _table("by the end", "front found [%]", "tried", "price [s]", "CPU/ask [ms]")
+    for one in standings:
+        found = _quartiles(one.members, times=100)
+        _add(table, one.name, found, *map(_quartiles, (one.tried, one.ended_s, one.ask_ms)))
     return table
 
 

@@ -31,8 +31,9 @@ from optimizer.replaying.words import (
     lines_of_table,
     summary_of_table,
     table_of_bests,
+    table_of_ends,
     table_of_prices,
-    table_of_shares,
+    table_of_trials,
 )
 
 ORDER = RaceOrder(
@@ -172,7 +173,7 @@ def printed(table: object) -> str:
 def test_tables_name_every_entrant_and_what_was_not_reached(
     standings: tuple[Standing, ...],
 ) -> None:
-    for make in (table_of_prices, table_of_shares, table_of_bests):
+    for make in (table_of_prices, table_of_trials, table_of_ends, table_of_bests):
         text = printed(make(standings))
         assert all(f"\n{one.name} " in text for one in standings)
         assert "inf" not in text
