@@ -15,8 +15,8 @@ from optimizer.cli.options import (
     WorkspaceOption,
     results_console,
 )
-from optimizer.cli.searching import SentinelOption, TimeOption
-from optimizer.cli.values import percent
+from optimizer.cli.searching import SentinelOption
+from optimizer.cli.values import percent, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -94,7 +94,16 @@ def replay(
     trials: Annotated[
         int, typer.Option("--trials", "-n", min=1, help="Stop each run after so many trials.")
     ] = 240,
-    time: TimeOption = None,
+    time: Annotated[
+        float | None,
+        typer.Option(
+            "--time",
+            "-t",
+            parser=seconds,
+            metavar="DURATION",
+            help="Stop each run when it was charged so much, e.g. 90s, 10m, 2h.",
+        ),
+    ] = None,
     until: Annotated[
         float | None,
         typer.Option(
