@@ -197,6 +197,10 @@ def _sobol(seed: int) -> BaseSampler:
 
 
 def _gp(seed: int) -> BaseSampler:
+    import torch
+
+    # its matrices are small, and runs beside each other would wait for each other's threads
+    torch.set_num_threads(1)
     return GPSampler(seed=seed, warn_independent_sampling=False)
 
 
