@@ -10,6 +10,7 @@
     │   └── UnavailableError  one that refuses everything, or does not answer
     ├── ExportError     an export that cannot be written
     ├── BundleError     an exported folder that is not what was exported
+    ├── TableError      a deployment table that is none, or that cannot be made
     ├── SpaceExhaustedError  every allowed deployment has been tried
     └── UsageError      options that contradict each other
 """
@@ -50,6 +51,10 @@ class ExportError(OptimizerError):
 
 class BundleError(OptimizerError):
     """An exported folder that is not, or no longer, what was exported."""
+
+
+class TableError(OptimizerError):
+    """A deployment table that is none, is damaged, or cannot be made of what is known."""
 
 
 class SpaceExhaustedError(OptimizerError):

@@ -1,0 +1,1 @@
+"""A space measured once, in a table, on which samplers race without a device."""
