@@ -99,9 +99,7 @@ def jobs_of(space: SearchSpace, targets: Sequence[str]) -> tuple[Job, ...]:
             deployment=deployment,
             target=target,
             batch_size=batch_in_engine(deployment, capabilities),
-            largest_batch=largest_in_engine(
-                deployment, capabilities, largest=max(map(int, space.axis("batch_size").values))
-            ),
+            largest_batch=largest_in_engine(deployment, capabilities, largest=space.largest_batch),
             engine_options=engine_options(deployment, capabilities),
             refusal=refusal_of(deployment.precision, capabilities),
         )

@@ -97,6 +97,7 @@ def on_gpu(at_s: tuple[float, float], shown_j: tuple[float, float]) -> BlockOnGp
         memory_bytes=None,
         reasons=0,
         others=0,
+        busy_others=0,
         reading_s=0.0,
     )
 

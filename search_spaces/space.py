@@ -278,6 +278,11 @@ class SearchSpace:
             if all(rule.allows(point) for rule in self.rules):
                 yield deployment_from_axes(point)
 
+    @property
+    def largest_batch(self) -> int:
+        """The largest batch size of its axis, which rules may forbid all the same."""
+        return max(map(int, self.axis("batch_size").values))
+
     def variant(self, name: str) -> VariantSource:
         """Return the variant called ``name``.
 

@@ -91,8 +91,6 @@ class OrtOnGpu:
     ) -> Any:
         if providers is None:  # chosen by device, in the options
             return onnxruntime.InferenceSession(source, options, enable_fallback=enable_fallback)
-        if providers == ["CPUExecutionProvider"]:
-            return onnxruntime.InferenceSession(source, options, providers=providers)
         ((name, settings),) = providers
         self.asked.append((name, settings))
         context = _taken_context(options)

@@ -84,7 +84,9 @@ def run(program: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["search", "--help"], ["store", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["search", "--help"], ["replay", "--help"], ["store", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom optimizer.cli import main\n"

@@ -25,11 +25,16 @@ class FakeStream:
 
 @dataclass
 class FakeGraph:
-    """Does the work at each replay, into the tensors of the first time; or nothing."""
+    """Does the work at each replay, into the tensors of the first time; or nothing.
+
+    Attributes:
+        off: What it adds to each answer, as a part of the largest of them.
+    """
 
     work: Callable[[], Sequence[Any]]
     answers: Sequence[Any]
     is_empty: bool = False
+    off: float = 0.0
     replays: int = 0
     is_reset: bool = False
 
@@ -37,7 +42,7 @@ class FakeGraph:
         self.replays += 1
         if not self.is_empty:
             for kept, made in zip(self.answers, [one.clone() for one in self.work()], strict=True):
-                kept.copy_(made)
+                kept.copy_(made + self.off * made.abs().max() if self.off else made)
 
     def reset(self) -> None:
         self.is_reset = True
@@ -50,15 +55,20 @@ class FakeCuda:
     Attributes:
         captures_nothing: Graphs are empty, as of a capture on the wrong stream.
         breaks: What captures raise after the first one; empty for nothing.
+        off: What graphs add to each answer, as a part of the largest of them.
+        on_it: Tensors that were copied to the device, in order.
+        at_home: Tensors in pinned memory, likewise.
         tf32: What was asked for last.
     """
 
     captures_nothing: bool = False
     breaks: str = ""
+    off: float = 0.0
     streams: list[FakeStream] = field(default_factory=list)
     graphs: list[FakeGraph] = field(default_factory=list)
+    on_it: list[Any] = field(default_factory=list)
+    at_home: list[Any] = field(default_factory=list)
     held_bytes: int = 0
-    pinned_bytes: int = 0
     tf32: bool | None = None
     entered: dict[str, FakeStream] = field(default_factory=dict)
 
@@ -77,11 +87,12 @@ class FakeCuda:
 
     def on_device(self, tensor: Any) -> Any:
         self.held_bytes += tensor.nbytes
-        return tensor.clone()
+        self.on_it.append(tensor.clone())
+        return self.on_it[-1]
 
     def pinned(self, tensor: Any) -> Any:
-        self.pinned_bytes += tensor.nbytes
-        return tensor.clone()
+        self.at_home.append(tensor.clone())
+        return self.at_home[-1]
 
     def pool(self) -> object:
         return object()
@@ -92,7 +103,9 @@ class FakeCuda:
         if self.breaks and self.graphs:
             raise RuntimeError(self.breaks)
         answers = [one.clone() for one in work()] if self.captures_nothing else work()
-        self.graphs.append(FakeGraph(work=work, answers=answers, is_empty=self.captures_nothing))
+        self.graphs.append(
+            FakeGraph(work=work, answers=answers, is_empty=self.captures_nothing, off=self.off)
+        )
         return self.graphs[-1]
 
     def use_tf32(self, *, allowed: bool) -> None:

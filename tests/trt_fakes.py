@@ -142,8 +142,11 @@ class Runtime:
             self._logger.log(ERROR, "Serialization: the plan is not whole")
         else:
             self._device.load_lazily("a plan")
-            return ICudaEngine(self._device, self._logger, self._behaviour, body)
+            return self._engine(body)
         return None
+
+    def _engine(self, body: bytes) -> "ICudaEngine":
+        return ICudaEngine(self._device, self._logger, self._behaviour, body)
 
 
 class ICudaEngine:

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -165,6 +165,17 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+
+    def takes(self, array: NDArray[Any]) -> bool:
+        """Tell whether an array has this type and shape."""
+        return (
+            array.dtype.name == self.dtype
+            and array.ndim == len(self.shape)
+            and all(
+                wanted in (None, size)
+                for wanted, size in zip(self.shape, array.shape, strict=True)
+            )
+        )
 
 
 class Engine(Protocol):

@@ -153,7 +153,7 @@ class Bench:
             model_digest=model.entry.sha256,
             capabilities=self._capabilities,
             environment=self._environment,
-            largest_batch=max(map(int, self.space.axis("batch_size").values)),
+            largest_batch=self.space.largest_batch,
         )
         engine = self._built(spec, model.entry.path, on_progress)
         return Prepared(
@@ -191,11 +191,7 @@ class Bench:
             raise UnsupportedError(
                 f"variant '{variant}' is of the fake backend and has no layers; give an ONNX model"
             )
-        if model.form is not ModelForm.ONNX:
-            raise UnsupportedError(
-                f"variant '{variant}' is a program of torch, whose layers are not ranked; name "
-                "backend: ort in the space, which exports it to ONNX"
-            )
+        assert model.form is ModelForm.ONNX, "layers are ranked where models are ONNX files"
         return model
 
     def _check_data(self, name: str, facts: Signature) -> None:

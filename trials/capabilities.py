@@ -4,7 +4,7 @@ An axis value that a backend ignores is refused with a reason and never searched
 be duplicates that look like discoveries.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
@@ -15,9 +15,7 @@ from search_spaces.spelling import did_you_mean
 from trials.abilities import MetersEnergy, TellsSomeMemory
 from trials.backend import Backend, Capabilities, EngineSpec, Option, Scope
 from trials.errors import UnsupportedError
-from trials.outcome import MEMORY
-
-ENERGY = "energy_per_sample_mj"
+from trials.outcome import ENERGY, MEMORY
 
 _MOST_KINDS = 100_000  # deployments looked at; a trial looks for itself too
 
@@ -50,27 +48,23 @@ def refuse_unmetered(space: SearchSpace, backend: Backend) -> None:
     Raises:
         UnsupportedError: They are not here; says why, and of which deployment.
     """
-    meters = {ENERGY: _why_no_energy, MEMORY: _why_no_memory}
-    for name in (one for one in wanted_metrics(space) if one in meters):
-        for deployment in _kinds(space):
-            reason = meters[name](backend, deployment)
-            if reason:
-                raise UnsupportedError(
-                    f"{space.source}: there is no {name} of '{deployment}': {reason}; take it out "
-                    "of objectives and constraints"
-                )
+    wanted = wanted_metrics(space)
+    if ENERGY in wanted:
+        unmetered = f"backend {backend.name!r} runs where no energy is metered"
+        meter = backend.why_no_energy if isinstance(backend, MetersEnergy) else lambda _: unmetered
+        _refuse_untold(space, ENERGY, meter)
+    if MEMORY in wanted and isinstance(backend, TellsSomeMemory):
+        _refuse_untold(space, MEMORY, backend.why_no_peak_memory)
 
 
-def _why_no_energy(backend: Backend, deployment: Deployment) -> str:
-    if not isinstance(backend, MetersEnergy):
-        return f"backend {backend.name!r} runs where no energy is metered"
-    return backend.why_no_energy(deployment)
-
-
-def _why_no_memory(backend: Backend, deployment: Deployment) -> str:
-    if not isinstance(backend, TellsSomeMemory):
-        return ""
-    return backend.why_no_peak_memory(deployment)
+def _refuse_untold(space: SearchSpace, metric: str, why_none: Callable[[Deployment], str]) -> None:
+    for deployment in _kinds(space):
+        reason = why_none(deployment)
+        if reason:
+            raise UnsupportedError(
+                f"{space.source}: there is no {metric} of '{deployment}': {reason}; take it out "
+                "of objectives and constraints"
+            )
 
 
 def _kinds(space: SearchSpace) -> Iterator[Deployment]:

@@ -23,10 +23,10 @@ from trials.models.layers import Product
 from trials.models.onnx_model import content_digest
 from trials.models.precision import (
     OpenedLowering,
-    convert,
     converter_versions,
     keeps_file,
     needs_calibration,
+    write_as_it_is,
 )
 from trials.models.signature import Signature
 from trials.models.variants import Model
@@ -149,7 +149,7 @@ class Conversions:
 
         def make(out: Path) -> None:
             if keeps_file(precision):
-                convert(model.path, precision, out, calibration=[])
+                write_as_it_is(model.path, out)
                 _refuse_changed(model)
                 return
             self._opened(model, precision).write(out, kept)

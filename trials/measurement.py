@@ -89,8 +89,8 @@ class BlockOnGpu:
     memory_bytes: int | None
     reasons: int
     others: int
+    busy_others: int
     reading_s: float
-    busy_others: int = 0  # records of before know none
 
     @property
     def wall_s(self) -> float:

@@ -26,7 +26,7 @@ from trials.measurement import (
 from trials.measuring.sentinel import Sighting
 
 MEMORY = "peak_memory_mb"
-_ENERGY = "energy_per_sample_mj"
+ENERGY = "energy_per_sample_mj"
 _MS_PER_S = 1e3
 _MJ_PER_J = 1e3
 _BYTES_PER_MB = 1e6
@@ -85,7 +85,7 @@ class Completed:
             return exact(_COUNTED[name](self))
         if name == MEMORY and self.peak_memory_bytes is not None:
             return exact(self.peak_memory_bytes / _BYTES_PER_MB)
-        if name == _ENERGY and self._energy is not None:
+        if name == ENERGY and self._energy is not None:
             return self._energy.scaled(_MJ_PER_J)
         if name == "throughput_sps":
             return self.speed.throughput_sps
@@ -97,7 +97,7 @@ class Completed:
         if self.peak_memory_bytes is not None:
             names.append(MEMORY)
         if self._energy is not None:
-            names.append(_ENERGY)
+            names.append(ENERGY)
         return {name: self.metric(name) for name in names} | self._scores()
 
     @property

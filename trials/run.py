@@ -17,7 +17,7 @@ from search_spaces.space import MeasuringPlan, SearchSpace
 from trials.abilities import StatesTransfers
 from trials.backend import Engine, EngineSpec, Tensors
 from trials.bench import Bench, OnProgress, Prepared, ignore_progress
-from trials.capabilities import ENERGY, wanted_metrics
+from trials.capabilities import wanted_metrics
 from trials.data.dataset import Split, request_batches
 from trials.data.feeding import feeds
 from trials.errors import (
@@ -36,7 +36,7 @@ from trials.measurement import Costs, EngineRecord, OnDevice, Quality
 from trials.measuring.driving import drive_deployment
 from trials.measuring.load import Driven
 from trials.measuring.stopping import Question, misses
-from trials.outcome import MEMORY, Completed, Failed, Infeasible, Outcome
+from trials.outcome import ENERGY, MEMORY, Completed, Failed, Infeasible, Outcome
 from trials.scoring.quality_file import json_from_quality, quality_from_json
 from trials.scoring.scoring import RECIPE, score_engine
 

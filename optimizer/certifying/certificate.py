@@ -12,11 +12,14 @@ from pydantic import TypeAdapter
 from optimizer.study.study import SearchStudy
 from trials.measurement import Estimate
 
-DECIDED = 0.05
-"""Probability up to which a candidate does not belong; it belongs from 1 less this on."""
-
 _MEASURED = "trifront:certify:"
 _CERTIFICATE = "trifront:certificate"
+_DECIDED = 0.05  # probability up to which a candidate does not belong; from 1 less this on it does
+
+
+def is_open(probability: float) -> bool:
+    """Tell of the probability that a candidate belongs whether it leaves that undecided."""
+    return _DECIDED < probability < 1 - _DECIDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,11 @@ class Certified:
     probability: float
     sessions: int
     speeds: tuple[tuple[str, Estimate], ...]
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether it is undecided that it belongs."""
+        return is_open(self.probability)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

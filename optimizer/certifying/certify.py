@@ -15,10 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from optimizer.certifying.certificate import (
-    DECIDED,
     Certificate,
     Certified,
     Remeasured,
+    is_open,
     keep_certificate,
     keep_remeasured,
     remeasured_of,
@@ -170,7 +170,7 @@ class _Certifying:
         return Certificate(
             at_s=time.time(),
             sessions=sessions,
-            decided=not any(map(_is_open, probabilities.values())),
+            decided=not any(map(is_open, probabilities.values())),
             trials=len(self._study.records()),
             contended=sum(busy) / len(busy),
             candidates=tuple(
@@ -194,7 +194,7 @@ class _Certifying:
         found = self._speeds()
         best = self._probabilities(found.known_exactly())
         now = self._probabilities(found)
-        return any(_is_open(now[trial]) and not _is_open(best[trial]) for trial in now)
+        return any(is_open(now[trial]) and not is_open(best[trial]) for trial in now)
 
     def _speeds(self) -> Speeds:
         return speeds_of({name: self._values(name) for name in SPEEDS})
@@ -209,10 +209,6 @@ class _Certifying:
         for one in self._known:
             values.setdefault(one.trial, []).append(dict(one.speeds)[metric])
         return values
-
-
-def _is_open(probability: float) -> bool:
-    return DECIDED < probability < 1 - DECIDED
 
 
 class _SessionDrawer:

@@ -49,10 +49,9 @@ def rows_of_certificate(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return a header, and of each candidate its probability and its speeds over sessions."""
     names = [one.metric.name for one in front.objectives if one.metric.name in SPEEDS]
-    found = {one.trial: one for one in certificate.candidates}
     rows = []
     for one in front.candidates:
-        certified = found.get(one.record.number)
+        certified = certificate.of_trial(one.record.number)
         if certified is None:
             continue
         speeds = dict(certified.speeds)

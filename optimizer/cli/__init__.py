@@ -23,6 +23,7 @@ from optimizer.cli import (
     health,
     looking,
     recomputing,
+    replaying,
     reporting,
     saturating,
     searching,
@@ -58,6 +59,8 @@ app.command()(comparing.compare)
 app.command()(looking.dashboard)
 app.command()(looking.ui)
 app.command()(recomputing.recompute)
+app.command()(replaying.record)
+app.command()(replaying.replay)
 app.command()(harvest.studies)
 app.command()(tracking.sync)
 app.command()(authoring.init)

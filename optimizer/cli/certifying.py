@@ -59,8 +59,9 @@ def certify(
 
     from rich.console import Console
 
-    from optimizer.certification import certify_study, tell_mlflow
     from optimizer.certifying.certify import CertifyOrder
+    from optimizer.certifying.of_study import certify_study
+    from optimizer.tracking.syncing import tell_certificate
     from optimizer.wiring import place_at, study_at
 
     place = place_at(workspace, storage)
@@ -75,10 +76,10 @@ def certify(
         _echo_json(found, certificate)
     else:
         _print(certificate, front, trials=len(found.records()))
-    tell_mlflow(
+    tell_certificate(
         found,
         certificate,
-        place,
+        place.workspace,
         mlflow=os.environ.get(MLFLOW_VARIABLE),
         console=Console(stderr=True),
     )

@@ -9,11 +9,10 @@ from optimizer.export.gathering import Export
 from optimizer.export.manifest import Role
 from optimizer.export.readme import bundle_readme
 from search_spaces.space import SearchSpace
+from trials.backends.catalog import engine_suffix
 
 _README = "README.md"
-# suffixes; other backends keep a plan, and every other model is ONNX
-_ENGINES = {"ort": "onnx", "fake": "json", "torch": "pt2"}
-_MODELS = {"fake": "json", "torch": "pt2"}
+_MODELS = {"fake": "json", "torch": "pt2"}  # suffixes; every other model is ONNX
 
 
 class BundleFormat:
@@ -34,7 +33,7 @@ class BundleFormat:
             OSError: The disk refuses.
         """
         backend = export.spec.backend
-        engine = f"engine.{_ENGINES.get(backend, 'plan')}"
+        engine = f"engine.{engine_suffix(backend)}"
         model = f"model.{_MODELS.get(backend, 'onnx')}"
         shutil.copyfile(export.engine, folder / engine)
         shutil.copyfile(export.model, folder / model)

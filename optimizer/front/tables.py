@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from optimizer.front.front import Candidate, Front
-from optimizer.front.words import label, number, short, standing_of, text_of
+from optimizer.front.words import label, number, short, standing_of, text_of, threads_of
 from optimizer.study.records import TrialRecord
 from trials.measurement import Estimate, GpuUse, OnDevice, Quality, Queueing, Quiet
 from trials.measuring.sentinel import Sighting, level_of
@@ -224,8 +224,10 @@ def _on_device(found: OnDevice) -> Iterator[tuple[str, str]]:
         ("it and its place in line [ms]", timing.wall_p50_s, timing.wall_p99_s),
     ):
         yield name, f"median {number(p50_s * 1e3)}, p99 {number(p99_s * 1e3)}"
-    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
-    yield "driven by", f"{threads}, busy enqueuing for {timing.enqueue_share:.0%} of the time"
+    yield (
+        "driven by",
+        f"{threads_of(timing)}, busy enqueuing for {timing.enqueue_share:.0%} of the time",
+    )
     yield "requests in flight for each context", str(timing.depth)
 
 

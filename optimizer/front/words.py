@@ -7,7 +7,7 @@ from optimizer.front.drifting import Watch, watches_of
 from optimizer.front.front import Candidate, Front
 from search_spaces.deployment import Deployment, plain_rate
 from search_spaces.metrics import METRICS
-from trials.measurement import Estimate
+from trials.measurement import DeviceTiming, Estimate
 from trials.measuring.load import CONTENDED
 from trials.outcome import Completed, Failed, Infeasible
 
@@ -64,6 +64,11 @@ def short(deployment: Deployment) -> str:
             parts.append(f"{deployment.load.max_queue_delay_us}us")
     parts += [f"{name}={value}" for name, value in deployment.options]
     return " ".join(parts)
+
+
+def threads_of(timing: DeviceTiming) -> str:
+    """Say how many threads drove a device, as ``1 thread``."""
+    return f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
 
 
 def label(metric: str) -> str:

@@ -39,19 +39,14 @@ class CertificateView:
         """
         import pandas as pd
 
-        deployments = {
-            one.record.number: short(one.record.outcome.deployment)
-            for one in self.front.candidates
-        }
-        found = {one.trial: one for one in self.certificate.candidates}
         rows = []
-        for number, deployment in deployments.items():
-            if number not in found:
+        for candidate in self.front.candidates:
+            one = self.certificate.of_trial(candidate.record.number)
+            if one is None:
                 continue
-            one = found[number]
             row: dict[str, object] = {
-                "trial": number,
-                "deployment": deployment,
+                "trial": one.trial,
+                "deployment": short(candidate.record.outcome.deployment),
                 "probability": one.probability,
                 "sessions": one.sessions,
             }

@@ -105,10 +105,11 @@ class Study:
         """
         from rich.console import Console
 
-        from optimizer.certification import certify_study, tell_mlflow
         from optimizer.certifying.certify import CertifyOrder
+        from optimizer.certifying.of_study import certify_study
         from optimizer.certifying.sessions import FEWEST_SESSIONS
         from optimizer.notebooks.certificate import CertificateView
+        from optimizer.tracking.syncing import tell_certificate
 
         if sessions < FEWEST_SESSIONS:
             raise UsageError(
@@ -121,7 +122,9 @@ class Study:
             on_step=lambda _: None,
         )
         console = Console(stderr=True, force_jupyter=False, force_terminal=False)
-        tell_mlflow(self._study, certificate, self._place, mlflow=mlflow, console=console)
+        tell_certificate(
+            self._study, certificate, self._place.workspace, mlflow=mlflow, console=console
+        )
         return CertificateView(certificate=certificate, front=front)
 
     def compare(

@@ -50,12 +50,15 @@ class Replayed:
         prices_s: What all trials so far cost, seconds.
         shares: Hypervolume of the feasible rows so far as a share of the full table's; ascends.
         ask_s: CPU seconds that the sampler took to propose; not part of the price.
+        has_ended: More trials would have brought nothing: all was tried or the wanted share
+            reached, or the sampler had no more to propose.
     """
 
     rows: NDArray[np.int64]
     prices_s: Column
     shares: Column
     ask_s: Column
+    has_ended: bool
 
 
 def replay(
@@ -71,46 +74,80 @@ def replay(
 
     Args:
         table: What is searched, by the objectives and constraints of its space.
-        sampler: Proposes positions that the table has.
+        sampler: Proposes positions that the table has; one that raises SpaceExhaustedError ends.
         limits: When to end.
         noise: Standard deviation of the logarithm of a factor that each told time and rate is
             multiplied with, drawn for each trial; the score uses the true values.
         seed: Of the noise.
         truth: What is to be found, if it is known already.
     """
+    course = _Course(table, truth or Truth(table), noise=noise, seed=seed)
     encoding = Encoding(table.space)
-    truth = truth or Truth(table)
     study = _study(table, sampler)
-    teller, till, growing = Teller(table, noise=noise, seed=seed), Till(table), GrowingFront(truth)
-    tried: set[int] = set()
-    rows: list[int] = []
-    prices_s: list[float] = []
-    shares: list[float] = []
-    ask_s: list[float] = []
-    price_s = 0.0
-    while not _is_over(limits, len(rows), price_s, growing.share) and len(tried) < len(table):
-        began_s = process_time()
-        try:
-            trial = study.ask(encoding.distributions)
-        except SpaceExhaustedError:
-            break
-        ask_s.append(process_time() - began_s)
-        row = table.row(encoding.indices(trial.params))
-        shared_s, own_s = till.charge(row)
-        _tell(study, trial, teller.told(row), (shared_s, own_s))
-        if row not in tried:
-            tried.add(row)
-            growing.add(row)
-        price_s += shared_s + own_s
-        rows.append(row)
-        prices_s.append(price_s)
-        shares.append(growing.share)
-    return Replayed(
-        rows=np.array(rows, dtype=np.int64),
-        prices_s=np.array(prices_s, dtype=float),
-        shares=np.array(shares, dtype=float),
-        ask_s=np.array(ask_s, dtype=float),
-    )
+    with warnings.catch_warnings():
+        for quiet in (optuna.exceptions.ExperimentalWarning, FutureWarning):
+            warnings.simplefilter("ignore", quiet)
+        while not course.is_over(limits):
+            began_s = process_time()
+            try:
+                trial = study.ask(encoding.distributions)
+            except SpaceExhaustedError:
+                return course.run(has_ended=True)
+            course.ask_s.append(process_time() - began_s)
+            row = table.row(encoding.indices(trial.params))
+            told, price_s = course.visit(row)
+            _tell(study, trial, told, price_s)
+    return course.run(has_ended=course.has_ended(limits))
+
+
+class _Course:
+    """A table on which one sampler runs: what it is told, what it is charged, what it reached."""
+
+    def __init__(self, table: DeploymentTable, truth: Truth, *, noise: float, seed: int) -> None:
+        self._teller = Teller(table, noise=noise, seed=seed)
+        self._till = Till(table)
+        self._front = GrowingFront(truth)
+        self._tried = np.zeros(len(table), dtype=bool)
+        self._untried = len(table)
+        self._price_s = 0.0
+        self._rows: list[int] = []
+        self._prices_s: list[float] = []
+        self._shares: list[float] = []
+        self.ask_s: list[float] = []
+
+    def visit(self, row: int) -> tuple[Told | None, tuple[float, float]]:
+        """Return what is told of a row and what it costs: what is shared, and its own."""
+        shared_s, own_s = self._till.charge(row)
+        if not self._tried[row]:
+            self._tried[row] = True
+            self._untried -= 1
+            self._front.add(row)
+        self._price_s += shared_s + own_s
+        self._rows.append(row)
+        self._prices_s.append(self._price_s)
+        self._shares.append(self._front.share)
+        return self._teller.told(row), (shared_s, own_s)
+
+    def is_over(self, limits: Limits) -> bool:
+        return (
+            self.has_ended(limits)
+            or (limits.trials is not None and len(self._rows) >= limits.trials)
+            or (limits.price_s is not None and self._price_s >= limits.price_s)
+        )
+
+    def has_ended(self, limits: Limits) -> bool:
+        return not self._untried or (
+            limits.share is not None and self._front.share >= limits.share
+        )
+
+    def run(self, *, has_ended: bool) -> Replayed:
+        return Replayed(
+            rows=np.array(self._rows, dtype=np.int64),
+            prices_s=np.array(self._prices_s, dtype=float),
+            shares=np.array(self._shares, dtype=float),
+            ask_s=np.array(self.ask_s, dtype=float),
+            has_ended=has_ended,
+        )
 
 
 def _study(table: DeploymentTable, sampler: BaseSampler) -> optuna.Study:
@@ -133,14 +170,4 @@ def _tell(
         return
     for name, value in told.constraints:
         trial.set_constraint(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.tell(trial, told.values)
-
-
-def _is_over(limits: Limits, trials: int, price_s: float, share: float) -> bool:
-    return (
-        (limits.trials is not None and trials >= limits.trials)
-        or (limits.price_s is not None and price_s >= limits.price_s)
-        or (limits.share is not None and share >= limits.share)
-    )
+    study.tell(trial, told.values)

@@ -6,12 +6,14 @@ whoever needs it first, what is its own (loading, measuring, the rest) each time
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.errors import TableError, UsageError
+from search_spaces.bounds import constraints_from_texts
 from search_spaces.deployment import Deployment, deployment_from_axes
 from search_spaces.space import SearchSpace
 
@@ -182,6 +184,41 @@ class DeploymentTable:
         )
 
 
+def check_whole(table: DeploymentTable, allowed: int | None) -> None:
+    """See that a table has every deployment that its space allows.
+
+    Args:
+        table: What was measured.
+        allowed: The number of these; None where it is not known.
+
+    Raises:
+        TableError: It does not.
+    """
+    if allowed is not None and len(table) < allowed:
+        raise TableError(
+            f"the table of '{table.space.name}' has {len(table):,} of the {allowed:,} deployments "
+            "of its space, so nobody knows what is to be found",
+            hint="go on with the `trifront record` that made it",
+        )
+
+
+def bounded(table: DeploymentTable, bounds: Sequence[str]) -> DeploymentTable:
+    """Give a table other bounds than its space's, such as ``accuracy >= 0.9``.
+
+    Raises:
+        SpaceError: Not a bound, or one that makes no sense.
+        UsageError: It is of a metric that the table does not have.
+    """
+    constraints = constraints_from_texts(bounds, kind=table.space.task.kind)
+    for one in constraints:
+        if one.metric.name not in table.metrics.names:
+            raise UsageError(
+                f"the table of '{table.space.name}' has no {one.metric.name}",
+                hint=f"it has: {', '.join(table.metrics.names)}",
+            )
+    return replace(table, space=replace(table.space, constraints=constraints))
+
+
 def sizes_of(space: SearchSpace) -> tuple[int, ...]:
     """Return the number of values of each axis."""
     return tuple(len(axis.values) for axis in space.axes)
@@ -190,6 +227,13 @@ def sizes_of(space: SearchSpace) -> tuple[int, ...]:
 def flat_positions(positions: NDArray[np.int64], space: SearchSpace) -> Codes:
     """Number lattice positions, shape ``(rows, axes)``, in the axes' order."""
     return np.asarray(np.ravel_multi_index(tuple(positions.T), sizes_of(space)), dtype=np.int64)
+
+
+def coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
+    """Number names in the order in which they appear; the codes have shape ``(rows,)``."""
+    places: dict[str, int] = {}
+    codes = [places.setdefault(name, len(places)) for name in names]
+    return tuple(places), np.array(codes, dtype=np.int64)
 
 
 def once(seconds: Column, codes: Codes) -> float:

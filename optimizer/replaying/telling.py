@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from optimizer.replaying.table import FAILED, INFEASIBLE, STATES, DeploymentTable
+from optimizer.replaying.table import FAILED, INFEASIBLE, STATES, Column, DeploymentTable
 from optimizer.study.objectives import (
     DEPLOYABLE,
     Told,
@@ -32,7 +31,7 @@ class Teller:
         self._noise = np.where(timed, noise, 0.0)
         is_lower_better = [one.direction is Direction.MINIMIZE for one in space.objectives]
         self._signs = np.where(is_lower_better, 1.0, -1.0)
-        self._badness: NDArray[np.float64] | None = None  # shape (objectives,)
+        self._badness: Column | None = None  # a row for each objective
 
     def told(self, row: int) -> Told | None:
         """Return what is told; None for a row that failed."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from optimizer.front.front import Candidate, Front
-from optimizer.front.words import label, number, short, standing_of, text_of
+from optimizer.front.words import label, number, short, standing_of, text_of, threads_of
 from optimizer.study.records import TrialRecord
 from optimizer.study.study import SearchStudy
 from search_spaces.metrics import Direction
@@ -98,8 +98,8 @@ def table_of_devices(front: Front) -> Table:
 
 def _times(timing: DeviceTiming) -> tuple[str, str, str]:
     """Write medians, and who drove."""
-    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
-    return number(timing.gpu_p50_s * 1e3), number(timing.enqueue_p50_s * 1e3), threads
+    times = number(timing.gpu_p50_s * 1e3), number(timing.enqueue_p50_s * 1e3)
+    return *times, threads_of(timing)
 
 
 def engines_of(front: Front) -> dict[str, Quality]:

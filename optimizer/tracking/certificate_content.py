@@ -7,7 +7,7 @@ the ends of its 95 % interval beside it as elsewhere.
 
 from enum import StrEnum
 
-from optimizer.certifying.certificate import DECIDED, Certificate, Certified
+from optimizer.certifying.certificate import Certificate, Certified
 from optimizer.certifying.showing import words_of
 from optimizer.study.study import SearchStudy
 from optimizer.tracking.messages import CertificateGiven, CertifiedTrial
@@ -53,14 +53,14 @@ def _told(uid: str, one: Certified) -> CertifiedTrial:
     }
     return CertifiedTrial(
         uid=uid,
-        tags=((CERTIFIED, _standing(one.probability).value),),
+        tags=((CERTIFIED, _standing(one).value),),
         metrics=metrics_of_estimates(
             {f"{CERTIFIED}.{name}": estimate for name, estimate in estimates.items()}
         ),
     )
 
 
-def _standing(probability: float) -> Standing:
-    if DECIDED < probability < 1 - DECIDED:
+def _standing(one: Certified) -> Standing:
+    if one.is_open:
         return Standing.UNDECIDED
-    return Standing.FALSE if probability <= DECIDED else Standing.TRUE
+    return Standing.TRUE if round(one.probability) == 1 else Standing.FALSE

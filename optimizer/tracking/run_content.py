@@ -26,15 +26,15 @@ from optimizer.tracking.messages import (
     VerdictGiven,
 )
 from search_spaces.deployment import Deployment, kept_layers
+from trials.backends.catalog import engine_suffix
 from trials.measurement import Estimate, Quality
 from trials.measuring.sentinel import Sighting, level_of
 from trials.models.precision import needs_calibration
 from trials.outcome import Completed, Failed, Infeasible, Outcome
 
 _MS_PER_S = 1e3
-_ON_CPU = ("fake", "ort")  # backends; others run on the GPU, or say where
-_SUFFIXES = {"ort": "onnx", "fake": "json", "torch": "pt2"}  # of engines; others keep a plan
 _BAD_IN_MODEL_NAME = re.compile(r"[^\w-]")  # MLflow refuses some, its page more
+_UNKNOWN = "unknown"
 _SHORT = 8  # digits of a digest that tell engines apart in a list
 
 
@@ -108,7 +108,6 @@ def content_of_engine(outcome: Completed, facts: StudyFacts) -> EngineBuilt:
     """Say what the LoggedModel of a measured engine holds."""
     engine, deployment = outcome.engine, outcome.deployment
     name = f"{deployment.variant}-{deployment.precision.value}-{engine.engine_digest[:_SHORT]}"
-    suffix = _SUFFIXES.get(facts.backend, "plan")
     return EngineBuilt(
         uid=engine.engine_digest,
         name=_BAD_IN_MODEL_NAME.sub("_", name),
@@ -118,14 +117,14 @@ def content_of_engine(outcome: Completed, facts: StudyFacts) -> EngineBuilt:
             ("engine_key", engine.engine_key),
             ("variant_digest", engine.variant_digest),
             ("model_digest", engine.model_digest),
-            ("device", device_of(outcome, facts.backend)),
+            ("device", device_of(outcome)),
         ),
         params=(
             ("variant", deployment.variant),
             ("precision", deployment.precision.value),
             ("size_bytes", str(engine.size_bytes)),
         ),
-        file=f"engine.{suffix}",
+        file=f"engine.{engine_suffix(facts.backend)}",
     )
 
 
@@ -143,13 +142,12 @@ def metrics_of_estimates(estimates: Mapping[str, Estimate]) -> Metrics:
     return _finite(pair for name, each in estimates.items() for pair in _ends(name, each))
 
 
-def device_of(outcome: Outcome, backend: str) -> str:
-    """Name the processor that an engine ran on."""
-    facts = dict(outcome.environment.facts)
-    provider = dict(outcome.deployment.options).get("provider", "cpu")
-    is_on_cpu = backend in _ON_CPU and provider == "cpu"
-    is_on_cpu = is_on_cpu or facts.get("device") == "cpu"  # torch says which of both
-    return facts.get("cpu_model" if is_on_cpu else "gpu", "unknown")
+def device_of(outcome: Outcome) -> str:
+    """Name the processor that an engine ran on; ``unknown`` of one that was not measured."""
+    if not isinstance(outcome, Completed):
+        return _UNKNOWN
+    fact = "gpu" if outcome.on_device is not None else "cpu_model"
+    return dict(outcome.environment.facts).get(fact, _UNKNOWN)
 
 
 def source_tags() -> dict[str, str]:
@@ -216,8 +214,8 @@ def _tags_of_record(record: TrialRecord, facts: StudyFacts) -> dict[str, str]:
         "variant": deployment.variant,
         "precision": deployment.precision.value,
         "backend": facts.backend,
-        "device": device_of(record.outcome, facts.backend),
-        "host": dict(record.outcome.environment.facts).get("host", "unknown"),
+        "device": device_of(record.outcome),
+        "host": dict(record.outcome.environment.facts).get("host", _UNKNOWN),
         "state": record.outcome.state,
         "on_front": "false",  # so that both questions can be asked; the front says who is
     }

@@ -11,7 +11,9 @@ from optimizer.study.study import SearchStudy
 from optimizer.tracking.certificate_content import content_of_certificate
 from optimizer.tracking.courier import Courier, WaitLimits
 from optimizer.tracking.destination import (
+    NO_MLFLOW,
     Destination,
+    check_uri,
     destination_folders,
     destination_in,
     destination_of,
@@ -232,3 +234,38 @@ class Syncing:
             markup=False,
             soft_wrap=True,
         )
+
+
+def tell_certificate(
+    study: SearchStudy,
+    certificate: Certificate,
+    workspace: Workspace,
+    *,
+    mlflow: str | None,
+    console: "Console",
+) -> None:
+    """Tell a certificate to every MLflow that has heard of its study; say what must wait.
+
+    Args:
+        study: That was certified.
+        certificate: Of its front.
+        workspace: Where the records of the study's searches lie.
+        mlflow: Tracking URI with the credentials of the user; ``none`` tells nobody.
+        console: Where the wait is shown.
+
+    Raises:
+        UsageError: A URI that means nothing.
+        WorkspaceError: The disk refuses.
+    """
+    if mlflow == NO_MLFLOW:
+        return
+    check_uri(mlflow)
+    usual = destination_of(mlflow, workspace)
+    for synced in Syncing(workspace, console).certified(study, certificate, usual):
+        if synced.waiting:
+            console.print(
+                f"{synced.problem}; `trifront sync` delivers them",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )

@@ -14,7 +14,6 @@ from search_fakes import FormulaRunner, completed, failed, measured, scored, sea
 from tracking_fakes import a_free_port
 from typer.testing import CliRunner
 
-from optimizer.certification import tell_mlflow
 from optimizer.certifying.certificate import Certificate, certificate_of, remeasured_of
 from optimizer.certifying.certify import CertifyOrder, certify
 from optimizer.certifying.sessions import speeds_of, spreads
@@ -29,7 +28,7 @@ from optimizer.tracking.destination import destination_of
 from optimizer.tracking.messages import Envelope
 from optimizer.tracking.search_content import content_of_begin, experiment_of, facts_of_search
 from optimizer.tracking.spool import Spool
-from optimizer.wiring import place_at
+from optimizer.tracking.syncing import tell_certificate
 from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.space import SearchSpace
@@ -285,7 +284,6 @@ def test_command_certifies_a_real_study_and_front_shows_it(tmp_path: Path) -> No
 def test_every_mlflow_that_knows_the_study_is_told_and_one_that_is_down_later(
     study: SearchStudy, front: Front, workspace: Workspace
 ) -> None:
-    place = place_at(workspace.root, None)
     knows, knows_not = (
         destination_of(f"http://127.0.0.1:{a_free_port()}", workspace) for _ in "ab"
     )
@@ -297,7 +295,7 @@ def test_every_mlflow_that_knows_the_study_is_told_and_one_that_is_down_later(
     certificate = certify(study, front, SessionRunner(), workspace, order=order(), on_step=Steps())
     said = Console(file=StringIO(), width=1000)
 
-    tell_mlflow(study, certificate, place, mlflow=None, console=said)
+    tell_certificate(study, certificate, workspace, mlflow=None, console=said)
 
     assert isinstance(said.file, StringIO)
     assert "`trifront sync` delivers them" in said.file.getvalue()
@@ -317,8 +315,9 @@ def test_nobody_is_told_by_whoever_wants_no_mlflow(
     )
     certificate = certify(study, front, SessionRunner(), workspace, order=order(), on_step=Steps())
 
-    place = place_at(workspace.root, None)
-    tell_mlflow(study, certificate, place, mlflow="none", console=Console(file=StringIO()))
+    tell_certificate(
+        study, certificate, workspace, mlflow="none", console=Console(file=StringIO())
+    )
 
     assert len(Spool(known.folder).waiting()) == 1
 

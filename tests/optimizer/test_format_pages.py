@@ -1,5 +1,6 @@
 """The pages of the file formats say what the code reads and writes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,8 +9,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pyarrow import parquet
 
 from optimizer.export.manifest import FORMAT as MANIFEST_FORMAT
+from optimizer.replaying.generating import Recipe, generated_table
+from optimizer.replaying.table import PRICES, STATES
+from optimizer.replaying.table_file import FORMAT as TABLE_FORMAT
+from optimizer.replaying.table_file import save_table
 from optimizer.saturation.result import FORMAT as SATURATION_FORMAT
 from optimizer.study.attributes import FORMAT as STUDY_FORMAT
 from optimizer.tracking.ledger import Delivered
@@ -82,12 +88,31 @@ def test_page_of_the_spool_lists_the_keys_of_each_kind(message: type) -> None:
     assert named == {str(each["kind"].default), *each} - {"kind", "uid"}
 
 
+def test_page_of_the_deployment_table_describes_every_column_and_key(tmp_path: Path) -> None:
+    page = (PAGES / "deployment-table.md").read_text(encoding="utf-8")
+    table = generated_table(Recipe(variants=1, precisions=1, builds=1, batches=2))
+    save_table(table, tmp_path / "table.parquet")
+    schema = parquet.read_schema(tmp_path / "table.parquet")
+    described = set(re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE))
+    axes, metrics = {axis.name for axis in table.space.axes}, table.metrics.names
+    measured = {f"{name}{end}" for name in metrics for end in ("", "_low", "_high")}
+
+    columns = set(schema.names) - axes - measured
+    keys = set(json.loads(schema.metadata[b"trifront"]))
+
+    assert described == columns | keys
+    assert set(PRICES) <= columns
+    assert all(f"`{state}`" in page for state in STATES)
+    assert f"(format {TABLE_FORMAT})" in page
+
+
 @pytest.mark.parametrize(
     ("file", "version"),
     [
         ("space file", FORMAT_VERSION),
         ("study", STUDY_FORMAT),
         ("raw blocks", BLOCKS_FORMAT),
+        ("deployment table", TABLE_FORMAT),
         ("saturation of a trial", SATURATION_FORMAT),
         ("export", MANIFEST_FORMAT),
         ("records for MLflow", ENVELOPE_FORMAT),

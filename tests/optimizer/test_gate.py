@@ -171,7 +171,7 @@ def test_courier_that_a_killed_search_left_stopped_is_woken_by_the_next(
     spool: Path, start: Start
 ) -> None:
     log = spool / "log"
-    courier = start(COURIER, spool, log, 0.5)
+    courier = start(COURIER, spool, log, 3)  # longer than the search takes to begin
     wait_until(lambda: is_inside(log))
     search = start(SEARCH, spool)
     wait_until(lambda: is_stopped(courier.pid))

@@ -43,8 +43,8 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 def begun(folder: Path, study: str, uri: str, *, trials: int = TRIALS) -> subprocess.Popen[str]:
-    """Begin a search; its lines come from a pipe as they are printed."""
-    options = ("--trials", str(trials), "--sampler", "random", "--study", study, "--mlflow", uri)
+    """Begin a search of deployments that all run; a pipe takes its lines as they are printed."""
+    options = ("--trials", str(trials), "--sampler", "grid", "--study", study, "--mlflow", uri)
     return subprocess.Popen(
         [PROGRAM, "search", "fake", *options],
         cwd=folder,
@@ -217,17 +217,18 @@ def test_two_searches_of_one_study_at_once_tell_each_trial_once(
 
 
 def test_search_that_is_killed_is_told_so_and_goes_on(tmp_path: Path, server: Server) -> None:
-    search = begun(tmp_path, "killed", server.uri)
+    many = 3 * TRIALS  # so that it has not ended when MLflow shows the first of them
+    search = begun(tmp_path, "killed", server.uri, trials=many)
     wait_until(lambda: len(runs_of(server, "killed")) >= 2)
     search.kill()
     search.communicate()
     sync(tmp_path)
     states = {run.data.tags["kind"]: run.info.status for run in runs_of(server, "killed")}
 
-    finished(begun(tmp_path, "killed", server.uri))
+    finished(begun(tmp_path, "killed", server.uri, trials=many))
 
     assert states["search"] == "KILLED"
-    assert_whole(server, tmp_path, "killed", lost=1)
+    assert_whole(server, tmp_path, "killed", trials=many, lost=1)
 
 
 STRIDE = 5  # 1 kills after every step, which takes minutes

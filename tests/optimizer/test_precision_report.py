@@ -43,13 +43,32 @@ def asked(folder: Path, precision: Precision = Precision.INT8) -> tuple[Sensitiv
 def test_every_layer_is_ranked_once(tmp_path: Path) -> None:
     found, told = asked(tmp_path)
 
-    ratios = [effect.signal_to_noise_db for _, effect in found.layers]
-    assert ratios == sorted(ratios) or any(one.is_certain_loss for _, one in found.layers)
     assert sorted(layer.weight for layer, _ in found.layers) == ["head", "hidden"]
     assert all(effect.layer == layer.name for layer, effect in found.layers)
-    assert found.whole.signal_to_noise_db <= max(ratios)
     assert found.samples == 80
     assert told == [0, 33, 66, 100]
+
+
+def test_certain_losses_come_first_and_then_the_noisiest_layers(tmp_path: Path) -> None:
+    found, _ = asked(tmp_path)
+
+    effects = [effect for _, effect in found.layers]
+    certain = [one.is_certain_loss for one in effects]
+    losses = [one.change.difference.value for one in effects if one.change and one.is_certain_loss]
+    ratios = [one.signal_to_noise_db for one in effects if not one.is_certain_loss]
+    assert certain == sorted(certain, reverse=True)
+    assert losses == sorted(losses)
+    assert ratios == sorted(ratios)
+    assert [layer.weight for layer, _ in found.layers] == ["head", "hidden"]  # not as executed
+
+
+def test_all_layers_together_are_noisier_than_the_worst_of_them(tmp_path: Path) -> None:
+    """Two errors in step have at most twice the amplitude of the larger: 6 dB, and 1 to spare."""
+    found, _ = asked(tmp_path)
+
+    worst_db = min(effect.signal_to_noise_db for _, effect in found.layers)
+    assert found.whole.layer == ""
+    assert worst_db - 7 < found.whole.signal_to_noise_db < worst_db
 
 
 def test_ranking_that_was_interrupted_goes_on(tmp_path: Path) -> None:

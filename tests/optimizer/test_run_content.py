@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from search_fakes import completed, failed, infeasible, measured, record_of
+from search_fakes import ON_DEVICE, completed, failed, infeasible, measured, record_of
 from tracking_fakes import (
     DEPLOYMENT,
     FACTS,
@@ -29,6 +29,7 @@ from optimizer.tracking.search_content import (
 )
 from search_spaces.deployment import Precision
 from search_spaces.space import SearchSpace
+from trials.outcome import Outcome
 
 
 @pytest.fixture
@@ -90,9 +91,17 @@ def test_tags_say_what_people_filter_by() -> None:
     assert tags["mlflow.source.name"].startswith("trifront ")
 
 
-@pytest.mark.parametrize(("backend", "device"), [("ort", "a fast one"), ("tensorrt", "H0")])
-def test_device_is_the_processor_that_the_engine_ran_on(backend: str, device: str) -> None:
-    assert device_of(a_measurement(), backend) == device
+@pytest.mark.parametrize(
+    ("outcome", "device"),
+    [
+        (a_measurement(), "a fast one"),
+        (replace(a_measurement(), on_device=ON_DEVICE), "H0"),
+        (a_failure(), "unknown"),
+    ],
+    ids=["cpu", "gpu", "nowhere"],
+)
+def test_device_is_the_processor_that_the_engine_ran_on(outcome: Outcome, device: str) -> None:
+    assert device_of(outcome) == device
 
 
 def test_failed_trial_says_why() -> None:

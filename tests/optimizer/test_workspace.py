@@ -83,6 +83,7 @@ GPU = BlockOnGpu(
     memory_bytes=None,
     reasons=0,
     others=0,
+    busy_others=0,
     reading_s=0.0,
 )
 TIMES = DeviceTimes(gpu_s=np.ones(1), enqueue_s=np.ones(1), wall_s=np.ones(1))

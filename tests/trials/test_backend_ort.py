@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from converting import convert
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,7 +18,6 @@ from trials.backends.ort_errors import trial_error
 from trials.backends.ort_unsigned import use_unsigned
 from trials.errors import FaultError, MemoryLimitError, OutputError, UnsupportedError
 from trials.inspection import Layer
-from trials.models.precision import convert
 
 Images = Callable[[int], NDArray[np.float32]]
 LEVELS = ("disable", "basic", "extended", "all")

@@ -77,8 +77,11 @@ def test_waiting_for_an_event_spins_or_sleeps(
 
 
 def test_facts_are_told_before_any_context_is_made(libraries: tuple[Any, Any]) -> None:
-    facts = CudaDevice(*libraries).facts
+    device = CudaDevice(*libraries)
 
+    facts = device.facts
+
+    assert facts is device.facts
     assert facts.target == "SM89"
     assert facts.uuid == "GPU-01010101-0101-0101-0101-010101010101"
 

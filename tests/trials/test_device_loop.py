@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from threading import current_thread
 from time import perf_counter
@@ -23,9 +23,14 @@ from trials.devices.fake import FakeDevice
 from trials.devices.fake_things import Costs
 from trials.errors import FaultError
 from trials.machine.gpu_source import GpuEnergy
-from trials.measurement import Block
+from trials.measurement import Block, DeviceTimes
 from trials.measuring.closed_loop import Quota
-from trials.measuring.device_loop import ENQUEUE_BOUND, DeviceLoop, is_enqueue_bound
+from trials.measuring.device_loop import (
+    ENQUEUE_BOUND,
+    DeviceLoop,
+    is_enqueue_bound,
+    timing_of,
+)
 from trials.measuring.load import drive
 
 if TYPE_CHECKING:
@@ -42,6 +47,7 @@ class Engine:
     Attributes:
         kernel_us: How long each runs, in turns.
         each_us: Likewise for each context; as ``kernel_us`` where none is given.
+        busy_us: How long the host is busy besides with a request of each context.
         places: Which batch each context sent, in the order of sending.
         breaks_at: The request of a context that fails.
     """
@@ -49,6 +55,7 @@ class Engine:
     device: FakeDevice
     kernel_us: Sequence[float] = (100.0,)
     each_us: Sequence[Sequence[float]] = ()
+    busy_us: Sequence[float] = ()
     depth: int = 2
     breaks_at: int | None = None
     transfers: str = "include"
@@ -85,6 +92,7 @@ class Queue:
         self._batches = batches
         self._places = engine.places[number]
         self._kernel_us = engine.each_us[number] if engine.each_us else engine.kernel_us
+        self._busy_us = engine.busy_us[number] if engine.busy_us else 0.0
         self._stream = engine.device.stream()
         self._flight: deque[tuple[Event, Event]] = deque()
         self.depth = engine.depth
@@ -98,6 +106,7 @@ class Queue:
         kernel_us = self._kernel_us[len(self._places) % len(self._kernel_us)]
         begin, end = device.event(), device.event()
         self._places.append(at)
+        device.clock.spend(round(self._busy_us * US))
         self._stream.record(begin)
         device.launch_kernel(self._stream.handle, kernel_us * 1e-6, lambda _: None)
         self._stream.record(end)
@@ -198,6 +207,48 @@ def test_contexts_of_unequal_speed_do_not_wait_for_each_other() -> None:
 
     fast, slow = map(len, engine.places)
     assert fast > 10 * slow
+
+
+def test_times_of_a_request_stay_together_in_the_order_of_ends() -> None:
+    """Contexts end in between each other, and a slow request is slow by every clock."""
+    engine = engine_on(VirtualClock(), at_once=2, each_us=((20.0,), (400.0,)), busy_us=(0.0, 40.0))
+    loop = loop_over(engine, contexts=2)
+    loop._is_chosen = True  # a virtual clock is for one thread
+
+    with loop:
+        loop.block(quota(each=5))
+        block = loop.block(quota(window_s=0.02))
+
+    found = block.device
+    assert found is not None
+    is_slow = block.latencies_s > 200e-6
+    assert np.count_nonzero(np.diff(is_slow)) > 20  # they come in turns
+    assert np.array_equal(found.gpu_s > 200e-6, is_slow)
+    assert np.array_equal(found.enqueue_s > 20e-6, is_slow)
+    assert np.array_equal(found.wall_s > 400e-6, is_slow)
+
+
+def test_timing_says_of_each_clock_what_it_showed() -> None:
+    ranks = np.arange(101) / 100  # whose quantiles are their own levels
+    times = DeviceTimes(gpu_s=1 + ranks**2, enqueue_s=3 + ranks, wall_s=5 + ranks)
+    one = Block(start_s=0.0, window_s=800.0, latencies_s=times.wall_s, batch_size=1, device=times)
+
+    found = timing_of([one, one], depth=2, threads=3)
+
+    assert asdict(found) == pytest.approx(
+        {
+            "depth": 2,
+            "threads": 3,
+            "enqueue_share": 3.5 * 202 / (3 * 1600),
+            "gpu_mean_s": 1.335,  # of squares: 201 / 600
+            "gpu_p50_s": 1.25,
+            "gpu_p99_s": 1.9801,
+            "enqueue_p50_s": 3.5,
+            "enqueue_p99_s": 3.99,
+            "wall_p50_s": 5.5,
+            "wall_p99_s": 5.99,
+        }
+    )
 
 
 @settings(deadline=None, max_examples=30)

@@ -10,7 +10,7 @@ from trials.errors import UnsupportedError
 
 TORCH = (
     ("cuda", ("current_stream", "device", "empty_cache", "get_device_properties", "stream")),
-    ("cuda", ("device_count", "is_available", "CUDAGraph", "Event", "Stream")),
+    ("cuda", ("is_available", "CUDAGraph", "Event", "Stream")),
     ("cuda.CUDAGraph", ("capture_begin", "capture_end", "replay", "reset")),
     ("cuda.Event", ("elapsed_time", "query", "record", "synchronize")),
     ("cuda.Stream", ("synchronize",)),

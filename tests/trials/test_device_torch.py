@@ -51,12 +51,27 @@ def made_up_torch(name: str = "NVIDIA H100 80GB HBM3") -> Any:
     [("NVIDIA H100 80GB HBM3", "GPU"), ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "MIG")],
 )
 def test_device_is_named_as_nvml_names_it(name: str, kind: str) -> None:
-    assert TorchDevice(made_up_torch(name), 0).facts.uuid == f"{kind}-{UUID}"
+    assert TorchDevice(made_up_torch(name)).facts.uuid == f"{kind}-{UUID}"
+
+
+def test_facts_are_asked_for_once() -> None:
+    torch, asked = made_up_torch(), []
+    found = torch.cuda.get_device_properties("cuda:0")
+
+    def properties(place: str) -> Any:
+        asked.append(place)
+        return found
+
+    torch.cuda.get_device_properties = properties
+    device = TorchDevice(torch)
+
+    assert device.facts is device.facts
+    assert asked == ["cuda:0"]
 
 
 def test_threads_capture_one_after_the_other() -> None:
     """What a warning does is set for the whole process, and put back by whoever set it."""
-    device = TorchDevice(made_up_torch(), 0)
+    device = TorchDevice(made_up_torch())
 
     def capture(_: int) -> None:
         device.stream().capture(lambda: None)

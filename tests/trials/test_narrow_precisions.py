@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from converting import convert
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -17,7 +18,6 @@ from trials.backend import Tensors
 from trials.errors import UnsupportedError
 from trials.models.fidelity import LEAST_DB, refuse_unfaithful, signal_to_noise_db
 from trials.models.onnx_graph import element_types, opset
-from trials.models.precision import convert
 from trials.models.rehearsal import Rehearsal
 
 WIDE, HIDDEN, CLASSES = 32, 64, 4

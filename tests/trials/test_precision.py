@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from converting import convert
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -12,7 +13,7 @@ from search_spaces.deployment import Precision
 from trials.backend import Tensors
 from trials.errors import UnsupportedError
 from trials.models.onnx_model import content_digest, read_facts
-from trials.models.precision import convert, converter_versions, needs_calibration
+from trials.models.precision import converter_versions, needs_calibration, write_as_it_is
 from trials.models.rehearsal import Rehearsal
 
 Images = Callable[[int], NDArray[np.float32]]
@@ -75,7 +76,7 @@ def test_conversion_is_silent_and_leaves_logging_alone(
 
 
 def test_fp32_is_the_file_as_it_is(residual_model: Path, tmp_path: Path) -> None:
-    convert(residual_model, Precision.FP32, tmp_path / "out", calibration=[])
+    write_as_it_is(residual_model, tmp_path / "out")
 
     assert (tmp_path / "out").read_bytes() == residual_model.read_bytes()
 
@@ -90,7 +91,7 @@ def test_external_data_is_taken_into_the_file(
     )
     (tmp_path / "elsewhere").mkdir()
 
-    convert(split, Precision.FP32, tmp_path / "elsewhere" / "out", calibration=[])
+    write_as_it_is(split, tmp_path / "elsewhere" / "out")
 
     expected = answers(residual_model, images(2))
     assert np.array_equal(answers(tmp_path / "elsewhere" / "out", images(2)), expected)

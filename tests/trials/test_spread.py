@@ -63,6 +63,7 @@ def test_spread_is_the_same_when_time_runs_backwards(method: int, values: list[f
 
     assert backward.variance == pytest.approx(forward.variance, rel=1e-6, abs=1e-12)
     assert backward.skewness == pytest.approx(forward.skewness, rel=1e-3, abs=1e-3)
+    assert backward.rare == pytest.approx(forward.rare, rel=1e-6, abs=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)

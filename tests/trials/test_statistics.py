@@ -110,6 +110,35 @@ def test_value_does_not_depend_on_the_order_of_blocks(
     assert found.value == pytest.approx(estimate(blocks_of(lists)).value, rel=1e-12)
 
 
+def includes(wider: Estimate, narrower: Estimate) -> bool:
+    """Tell whether one interval contains another; a limit that is None is at no finite place."""
+    below = wider.low is None or (narrower.low is not None and wider.low <= narrower.low)
+    above = wider.high is None or (narrower.high is not None and narrower.high <= wider.high)
+    return below and above
+
+
+@given(lists=latency_lists)
+@settings(max_examples=60, deadline=None)
+def test_intervals_of_the_third_version_contain_those_of_the_second(
+    lists: list[list[float]],
+) -> None:
+    """It allows for more, on the side of the long tail, and takes nothing back."""
+    blocks, levels = blocks_of(lists), (0.5, 0.9, 0.99, 0.999)
+
+    third, second = (
+        (
+            *quantiles(blocks, levels, method=method),
+            mean_latency(blocks, method=method),
+            throughput(blocks, method=method),
+        )
+        for method in (3, 2)
+    )
+
+    for wider, narrower in zip(third, second, strict=True):
+        assert wider.value == narrower.value
+        assert includes(wider, narrower)
+
+
 @every_estimator
 def test_interval_is_the_same_when_time_runs_backwards(estimate: Estimator) -> None:
     field = np.random.default_rng(1).exponential(size=(20, 100))

@@ -1,6 +1,7 @@
 """Lanes on a GPU: streams, transfers, CUDA graphs. Held against a fake, and run on a real one."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_scripted import ScriptedGpu
-from torch_fakes import FakeCuda, fake_card, residual_program
+from torch_fakes import FakeCuda, FakeGraph, fake_card, residual_program
 
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import MeasuringPlan
 from trials.abilities import StatesTransfers
-from trials.backend import Engine, Tensors
+from trials.backend import Engine, Tensors, TensorSpec
 from trials.backends.torch_backend import TorchBackend
 from trials.backends.torch_card import find_card
-from trials.backends.torch_cuda import captured
+from trials.backends.torch_cuda import CudaLanes, TorchCuda, captured
 from trials.backends.torch_errors import trial_error
 from trials.backends.torch_memory import no_card
 from trials.backends.trt_engine import serving_of
@@ -100,34 +101,103 @@ def test_graph_that_does_nothing_is_a_fault(tmp_path: Path) -> None:
     assert cuda.entered == {}
 
 
+def double(images: Any) -> Sequence[Any]:
+    return [2 * images]
+
+
+def lanes_of(
+    cuda: FakeCuda,
+    forward: Callable[..., Sequence[Any]] = double,
+    *,
+    graphed: bool = True,
+    with_transfers: bool = False,
+) -> CudaLanes:
+    return CudaLanes(
+        cuda=cuda,
+        forward=forward,
+        inputs=(TensorSpec(name="inputs", dtype="float32", shape=(None, 3, 8, 8)),),
+        is_graphed=graphed,
+        with_transfers=with_transfers,
+    )
+
+
 @pytest.mark.parametrize("kind", ["bool", "int64", "float16"])
 def test_empty_graph_is_seen_whatever_the_type_of_its_answers(kind: str) -> None:
-    from trials.backends.torch_cuda import CudaLanes
-
     def forward(images: Any) -> Sequence[Any]:
         return [(images > 0).to(getattr(torch, kind))]
 
-    engine_inputs = loaded_inputs()
-    for is_empty in (False, True):
-        lanes = CudaLanes(
-            cuda=FakeCuda(captures_nothing=is_empty),
-            forward=forward,
-            inputs=engine_inputs,
-            is_graphed=True,
-            with_transfers=False,
-        )
-        if is_empty:
-            with pytest.raises(FaultError), lanes.lane(BATCHES):
-                pass
-        else:
-            with lanes.lane(BATCHES) as requests:
-                assert len(requests) == 3
+    with lanes_of(FakeCuda(), forward).lane(BATCHES) as requests:
+        assert len(requests) == 3
+    with (
+        pytest.raises(FaultError),
+        lanes_of(FakeCuda(captures_nothing=True), forward).lane(BATCHES),
+    ):
+        pass
 
 
-def loaded_inputs() -> Any:
-    from trials.backend import TensorSpec
+def test_graph_may_round_otherwise_than_its_work_but_not_answer_otherwise() -> None:
+    """By 1 % of the largest answer: other kernels may be chosen, and none is that far off."""
+    with lanes_of(FakeCuda(off=0.009)).lane(BATCHES) as requests:
+        assert len(requests) == 3
 
-    return (TensorSpec(name="inputs", dtype="float32", shape=(None, 3, 8, 8)),)
+    with pytest.raises(FaultError), lanes_of(FakeCuda(off=0.011)).lane(BATCHES):
+        pass
+
+
+def test_work_has_run_often_enough_before_it_is_captured() -> None:
+    """Three times, as PyTorch has it, and once for what graphs are held against."""
+    runs: list[Any] = []
+
+    class CountingCuda(FakeCuda):
+        def graph(self, work: Callable[[], Sequence[Any]], pool: object) -> FakeGraph:
+            ran.append(len(runs))
+            return super().graph(work, pool)
+
+    def forward(images: Any) -> Sequence[Any]:
+        runs.append(images)
+        return double(images)
+
+    ran: list[int] = []
+    with lanes_of(CountingCuda(), forward).lane(BATCHES):
+        pass
+
+    assert ran[0] == 3 + 1
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_each_request_copies_its_batch_in_and_its_answers_out(*, graphed: bool) -> None:
+    cuda = FakeCuda()
+
+    with lanes_of(cuda, graphed=graphed, with_transfers=True).lane(BATCHES) as requests:
+        answers = cuda.at_home[1::2]  # of each batch there are its inputs, then its answers
+        for tensor in (*cuda.on_it, *answers):
+            tensor.zero_()
+        for request in requests:
+            request()
+
+    for batch, answer in zip(BATCHES, answers, strict=True):
+        assert np.array_equal(answer.numpy(), 2 * batch["inputs"])
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_each_request_without_transfers_computes_on_its_batch_on_the_device(
+    *, graphed: bool
+) -> None:
+    cuda, seen = FakeCuda(), []
+
+    def forward(images: Any) -> Sequence[Any]:
+        seen.append(images)
+        return double(images)
+
+    with lanes_of(cuda, forward, graphed=graphed).lane(BATCHES) as requests:
+        seen.clear()
+        for request in requests:
+            request()
+
+    assert len(seen) == 3
+    for images, there, batch in zip(seen, cuda.on_it, BATCHES, strict=True):
+        assert images is there
+        assert np.array_equal(images.numpy(), batch["inputs"])
 
 
 def test_graphs_are_released_when_the_lane_is_left_however(tmp_path: Path) -> None:
@@ -202,7 +272,7 @@ def test_transfers_take_pinned_memory_and_are_left_out_on_demand(tmp_path: Path)
         cuda = FakeCuda()
         with loaded(tmp_path, cuda, options=(("transfers", transfers),)).lane(BATCHES) as requests:
             requests[0]()
-        pinned.append(cuda.pinned_bytes)
+        pinned.append(sum(one.nbytes for one in cuda.at_home))
 
     in_and_out = sum(batch["inputs"].nbytes for batch in BATCHES) + 3 * 4 * 5 * 4
     assert pinned == [in_and_out, 0]
@@ -268,6 +338,28 @@ def test_products_are_rounded_to_tf32_only_where_that_is_the_precision(tmp_path:
         seen.append(cuda.tf32)
 
     assert seen == [False, True, False]
+
+
+def test_both_switches_of_torch_are_set_whenever_another_precision_is_asked_for() -> None:
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def state() -> list[bool]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer switches exist
+            return [switch.allow_tf32 for switch in switches]
+
+    before, cuda, seen = state(), TorchCuda(), []
+    try:
+        for allowed in (False, True, True, False):
+            cuda.use_tf32(allowed=allowed)
+            seen.append(state())
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for switch, stood in zip(switches, before, strict=True):
+                switch.allow_tf32 = stood
+
+    assert seen == [[False, False], [True, True], [True, True], [False, False]]
 
 
 @pytest.mark.parametrize("capability", [75, 90])

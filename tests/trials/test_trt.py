@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import trt_models
+from converting import convert
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -27,7 +28,7 @@ from trials.capabilities import engine_spec
 from trials.devices.catalog import this_device
 from trials.devices.device import Device
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
-from trials.models.precision import OpenedLowering, convert
+from trials.models.precision import OpenedLowering
 
 pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX is not installed"

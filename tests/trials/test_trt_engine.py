@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from trt_fakes import ERROR, MAGIC, Behaviour, ILogger, fake_library, write_plan
+from trt_rtx_fake import CudaGraphStrategy, RtxBehaviour, rtx_library
 from virtual_clock import VirtualClock
 
 from search_spaces.deployment import Deployment, OpenLoad, Precision
@@ -21,7 +22,7 @@ from trials.backends.trt_engine import TrtEngine, load_engine, needed_bytes
 from trials.devices.fake import FakeDevice
 from trials.devices.fake_things import Costs, FakeEvent
 from trials.errors import FaultError, MemoryLimitError, UnsupportedError
-from trials.measuring.driving import drive_deployment
+from trials.measuring.driving import drive_deployment, open_ladder
 
 BATCH = 4
 POINT = Deployment(variant="v", precision=Precision.FP32, batch_size=BATCH, concurrency=1)
@@ -177,6 +178,55 @@ def test_graph_of_kernels_that_come_later_is_refused(
     device.close()
 
 
+@pytest.mark.parametrize(
+    ("cuda_graph", "asked"),
+    [(True, CudaGraphStrategy.WHOLE_GRAPH_CAPTURE), (False, CudaGraphStrategy.DISABLED)],
+)
+def test_tensorrt_for_rtx_is_told_to_make_graphs_itself_where_there_shall_be_some(
+    device: FakeDevice,
+    plan: Path,
+    batches: tuple[Tensors, ...],
+    *,
+    cuda_graph: bool,
+    asked: CudaGraphStrategy,
+) -> None:
+    behaviour = RtxBehaviour(breaks_capture=True)  # nobody else captures any
+    point = replace(POINT, options=(("cuda_graph", cuda_graph),))
+
+    engine = load_engine(rtx_library(device, behaviour), device, plan, point)
+    with engine.lane(batches) as requests:
+        before = behaviour.enqueues
+        for request in requests:
+            request()
+    engine.close()
+
+    assert [one.cuda_graph_strategy for one in behaviour.configs] == [asked]
+    assert behaviour.enqueues - before == len(batches)
+    device.close()
+
+
+@pytest.mark.parametrize("specialization", ["eager", "lazy", "none"])
+def test_tensorrt_for_rtx_is_told_when_to_make_kernels(
+    device: FakeDevice, plan: Path, batches: tuple[Tensors, ...], specialization: str
+) -> None:
+    behaviour = RtxBehaviour()
+    options = (
+        ("batch_profile", "dynamic"),
+        ("cuda_graph", False),
+        ("kernel_specialization", specialization),
+    )
+
+    library = rtx_library(device, behaviour)
+    engine = load_engine(library, device, plan, replace(POINT, options=options))
+    engine.infer(batches[0])
+    engine.close()
+
+    (config,) = behaviour.configs
+    strategy = config.dynamic_shapes_kernel_specialization_strategy
+    assert strategy.name == specialization.upper()
+    device.close()
+
+
 def test_arrays_of_a_batch_that_breaks_outlive_their_copies(
     plan: Path, batches: tuple[Tensors, ...]
 ) -> None:
@@ -206,9 +256,9 @@ def test_graph_that_computes_nothing_is_a_fault(
     device.close()
 
 
-def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
-    device: FakeDevice, tmp_path: Path
-) -> None:
+@pytest.fixture
+def minus_one(tmp_path: Path) -> Path:
+    """Write a plan whose answer is -1: every byte of it is 0xFF."""
     node = helper.make_node("Sub", ["x", "x"], ["zero"])
     less = helper.make_node("Sub", ["zero", "one"], ["y"])
     one = onnx.numpy_helper.from_array(np.array(1, np.int32), "one")
@@ -218,12 +268,27 @@ def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
     opset = helper.make_opsetid("", 18)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
     onnx.save(model, tmp_path / "minus_one.onnx")
-    write_plan(tmp_path / "minus_one.onnx", tmp_path / "plan", batch_size=2)
+    write_plan(tmp_path / "minus_one.onnx", tmp_path / "minus_one", batch_size=2)
+    return tmp_path / "minus_one"
 
-    engine = loaded(device, tmp_path / "plan")
+
+def test_output_that_is_poison_itself_is_no_sign_of_an_empty_graph(
+    device: FakeDevice, minus_one: Path
+) -> None:
+    engine = loaded(device, minus_one)
 
     answer = engine.infer({"x": np.ones((2, 3), np.int32)})
-    assert (answer["y"] == -1).all()  # every byte of it is 0xFF
+    assert (answer["y"] == -1).all()
+
+
+def test_empty_graph_is_seen_where_the_output_is_poison_itself(
+    device: FakeDevice, minus_one: Path
+) -> None:
+    """By bytes that are another's than those of the answer."""
+    engine = loaded(device, minus_one, Behaviour(breaks_capture=True))
+
+    with pytest.raises(FaultError, match=r"computes nothing: .* 6 of 6 elements of 'y'"):
+        engine.infer({"x": np.ones((2, 3), np.int32)})
 
 
 def test_output_of_no_elements_is_no_sign_of_an_empty_graph(
@@ -489,7 +554,10 @@ def test_contexts_of_all_bound_sizes_are_the_memory_of_an_open_load(
     )
 
     engine = load_engine(fake_library(device, behaviour), device, tmp_path / "any", point)
-    drive_deployment(engine, [batch], deployment=point, plan=PLAN)
+    ladder = open_ladder(engine, [batch], point)
+    for _ in range(point.concurrency):  # nothing is timed, so no busy machine is too late
+        with engine.lane(ladder.batches()):
+            pass
     engine.close()
 
     library = fake_library(device, behaviour)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trt_fakes
+import trt_rtx_fake
 
 NAMES = {
     "Runtime": ("deserialize_cuda_engine",),
@@ -44,6 +45,16 @@ def test_tensorrt_for_rtx_has_its_own_switches(kind: str) -> None:
     flavour = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 
     assert [name for name in RTX_NAMES[kind] if not hasattr(getattr(flavour, kind), name)] == []
+
+
+@pytest.mark.parametrize("kind", RTX_NAMES)
+def test_computed_switches_are_those_of_tensorrt_for_rtx(kind: str) -> None:
+    flavour = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    computed = trt_rtx_fake.RtxEngine if kind == "ICudaEngine" else getattr(trt_rtx_fake, kind)
+
+    own = {name for name in dir(computed) if not name.startswith("_")}
+    assert own >= set(RTX_NAMES[kind])
+    assert [name for name in own if not hasattr(getattr(flavour, kind), name)] == []
 
 
 def test_types_of_tensors_are_known_by_their_names(flavour: Any) -> None:

@@ -17,6 +17,13 @@ _CROSS_BUILDERS = ("tensorrt",)  # that build for devices that this machine does
 BACKENDS = tuple(_CLASSES)
 """Every name that a space file may use."""
 
+_SUFFIXES = {"ort": "onnx", "fake": "json", "torch": "pt2"}  # others keep a plan
+
+
+def engine_suffix(backend: str) -> str:
+    """Return what the names of a backend's engine files end with, without the dot."""
+    return _SUFFIXES.get(backend, "plan")
+
 
 def backend_named(name: str, *, target: str | None = None) -> Backend:
     """Make the backend called ``name``.

@@ -204,11 +204,7 @@ def _spec(node: Any) -> TensorSpec:
 
 
 def _check(spec: TensorSpec, array: NDArray[Any]) -> None:
-    fits = len(array.shape) == len(spec.shape) and all(
-        promised in (None, actual)
-        for promised, actual in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype.name != spec.dtype:
+    if not spec.takes(array):
         raise OutputError(
             f"output {spec.name!r} is {array.dtype.name} {array.shape}, promised was {spec.dtype} "
             f"{spec.shape}; export the model with true output shapes"

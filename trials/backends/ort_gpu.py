@@ -16,7 +16,6 @@ its stream unless told otherwise.
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,6 @@ def load_on_gpu(plan: Path, deployment: Deployment, providers: Providers) -> Ort
         FaultError: ONNX Runtime broke, or the file is not a plan.
     """
     provider, transfers = provider_of(deployment.options), transfers_of(dict(deployment.options))
-    providers.refuse(provider)
     _refuse_idle(deployment, provider)
     if transfers is Transfers.EXCLUDE and provider is Provider.RTX:
         raise UnsupportedError(
@@ -92,7 +90,7 @@ def load_on_gpu(plan: Path, deployment: Deployment, providers: Providers) -> Ort
         session,
         transfers=transfers,
         allocate=None if transfers is Transfers.INCLUDE else providers.on_device,
-        meters=partial(meter, ordinal=0),
+        meters=meter,
     )
 
 

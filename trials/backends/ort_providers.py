@@ -119,19 +119,10 @@ class Providers:
             facts.append(("plugin", str(plugin.__version__)))
         return tuple(sorted(facts))
 
-    def refuse(self, provider: Provider) -> None:
-        """Refuse a provider that is not to be had here.
-
-        Raises:
-            UnsupportedError: It is not; says why and what to install.
-        """
-        if not self.honours(provider):
-            raise UnsupportedError(f"provider {provider}: {dict(self.refusals)[provider]}")
-
     def opened(
         self, source: str | bytes, options: Any, *, provider: Provider, precision: Precision
     ) -> Any:
-        """Open a session that the provider runs, whole.
+        """Open a session that a provider on a GPU runs, whole.
 
         Args:
             source: An ONNX file or its content.
@@ -140,14 +131,13 @@ class Providers:
             precision: Of the model, which some providers must be told.
 
         Raises:
-            UnsupportedError: The provider is not to be had, could not be set up, leaves
-                operators to another one, or computes in another precision.
+            UnsupportedError: The provider is not to be had (says why and what to install), could
+                not be set up, leaves operators to another one, or computes in another precision.
             Exception: What ONNX Runtime raises, as it is.
         """
+        if not self.honours(provider):
+            raise UnsupportedError(f"provider {provider}: {dict(self.refusals)[provider]}")
         library = self._library()
-        if provider is Provider.CPU:
-            return library.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        self.refuse(provider)
         self._refuse_rounding(provider, precision)
         options.add_session_config_entry(_RECORD, "1")
         if provider is Provider.RTX:

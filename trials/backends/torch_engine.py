@@ -121,11 +121,12 @@ class TorchEngine:
     def _check(self, inputs: Tensors) -> None:
         """See that inputs fit; torch would broadcast, or break somewhere in the middle."""
         for spec in self.inputs:
-            shape, dtype = inputs[spec.name].shape, inputs[spec.name].dtype.name
-            if not _fits(shape, spec.shape) or dtype != spec.dtype:
+            array = inputs[spec.name]
+            if not spec.takes(array):
                 raise UnsupportedError(
-                    f"input {spec.name!r} is {dtype} {shape}, and the engine takes {spec.dtype} "
-                    f"{spec.shape}; use the shapes and types that it was exported for"
+                    f"input {spec.name!r} is {array.dtype.name} {array.shape}, and the engine "
+                    f"takes {spec.dtype} {spec.shape}; use the shapes and types that it was "
+                    "exported for"
                 )
 
 
@@ -248,14 +249,8 @@ def _request(forward: Callable[..., object], inputs: "tuple[Tensor, ...]") -> Re
     return request
 
 
-def _fits(shape: tuple[int, ...], promised: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(promised) and all(
-        wanted in (None, size) for wanted, size in zip(promised, shape, strict=True)
-    )
-
-
 def _check_output(spec: TensorSpec, array: NDArray[Any]) -> None:
-    if not _fits(array.shape, spec.shape) or array.dtype.name != spec.dtype:
+    if not spec.takes(array):
         raise OutputError(
             f"output {spec.name!r} is {array.dtype.name} {array.shape}, promised was {spec.dtype} "
             f"{spec.shape}; see that the module's answers do not depend on what it is fed"

@@ -143,7 +143,7 @@ class Bound:
         array = batch.get(spec.name)
         if array is None:
             raise UnsupportedError(f"the batch has no {spec.name!r}, which the engine takes")
-        if array.dtype.name != spec.dtype or not _fits(array.shape, spec.shape):
+        if not spec.takes(array):
             raise UnsupportedError(
                 f"the engine takes {spec.name!r} as {spec.dtype} of shape {_written(spec.shape)}, "
                 f"not {array.dtype.name} {array.shape}"
@@ -327,12 +327,6 @@ class Lane:
             bound.copy_in(inputs)
             self._stream.synchronize()
         return _Sendable(bound=bound, inputs=inputs)
-
-
-def _fits(shape: tuple[int, ...], promised: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(promised) and all(
-        wanted in (None, size) for wanted, size in zip(promised, shape, strict=True)
-    )
 
 
 def _written(shape: tuple[int | None, ...]) -> str:

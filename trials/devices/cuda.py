@@ -14,7 +14,7 @@ References:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cached_property, wraps
 from importlib import import_module
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -35,16 +35,14 @@ from trials.machine.gpus import driver_version
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: it does not wait for the default stream
 _MS_PER_S = 1e3
+_FIRST = 0  # of the GPUs that CUDA shows
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def cuda_device(index: int = 0) -> "CudaDevice":
-    """Find a GPU of this machine.
-
-    Args:
-        index: Among those that CUDA shows (``CUDA_VISIBLE_DEVICES``).
+def cuda_device() -> "CudaDevice":
+    """Find the first GPU that CUDA shows (``CUDA_VISIBLE_DEVICES``).
 
     Raises:
         UnsupportedError: pycuda is not installed, or there is no driver or GPU.
@@ -59,9 +57,9 @@ def cuda_device(index: int = 0) -> "CudaDevice":
         count = driver.Device.count()
     except driver.Error as error:
         raise UnsupportedError(f"pycuda: {error}") from error
-    if index >= count:
-        raise UnsupportedError(f"pycuda: there are {count} GPUs, none has the index {index}")
-    return CudaDevice(driver, graphs, index=index)
+    if not count:
+        raise UnsupportedError("pycuda: CUDA shows no GPU")
+    return CudaDevice(driver, graphs)
 
 
 class _Api:
@@ -132,38 +130,32 @@ def _mapped(
 class CudaDevice(_Owner):
     """A GPU; see :class:`trials.devices.device.Device`."""
 
-    def __init__(self, driver: Any, graphs: Any, *, index: int = 0) -> None:
+    def __init__(self, driver: Any, graphs: Any) -> None:
         """Take a GPU, without a context yet.
 
         Args:
             driver: The module ``pycuda.driver``, initialized.
             graphs: The module ``cuda.bindings.driver``.
-            index: Among those that CUDA shows.
         """
         super().__init__(_Api(driver, graphs))
-        self._index = index
         self._context: Any = None
         self._lock = Lock()
 
-    @property
+    @cached_property
+    @_mapped("asking which GPU it is")
     def facts(self) -> DeviceFacts:
-        """Which it is.
+        """Which it is; asked once, for the version of the driver is NVML's to tell.
 
         Raises:
             FaultError: It does not tell.
         """
-        return self._facts()
-
-    @_mapped("asking which GPU it is")
-    def _facts(self) -> DeviceFacts:
-        graphs, device = self._api.graphs, self._api.driver.Device(self._index)
-        handle = self._api.checked(graphs.cuDeviceGet(self._index), "finding the GPU")
+        graphs, device = self._api.graphs, self._api.driver.Device(_FIRST)
+        handle = self._api.checked(graphs.cuDeviceGet(_FIRST), "finding the GPU")
         # of CUDA 12 the first version tells the whole card's where the device is a part (MIG)
         ask = getattr(graphs, "cuDeviceGetUuid_v2", graphs.cuDeviceGetUuid)
         uuid = self._api.checked(ask(handle), "asking for the GPU's UUID")
         name = str(device.name())
         return DeviceFacts(
-            layer="cuda",
             name=name,
             uuid=nvml_uuid(str(UUID(bytes=bytes(uuid.bytes))), name=name),
             compute_capability=tuple(device.compute_capability()),
@@ -188,7 +180,7 @@ class CudaDevice(_Owner):
     def _push(self) -> None:
         with self._lock:  # or two threads would retain it twice
             if self._context is None:
-                self._context = self._api.driver.Device(self._index).retain_primary_context()
+                self._context = self._api.driver.Device(_FIRST).retain_primary_context()
             context = self._context
         context.push()
 

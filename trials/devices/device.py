@@ -35,14 +35,12 @@ class DeviceFacts:
     """Which device it is.
 
     Attributes:
-        layer: Of which implementation: ``cuda``, ``torch``, ``fake``.
         uuid: As NVML writes it (``GPU-…``, ``MIG-…``); indices differ from library to library.
         compute_capability: (major, minor).
         driver: Version of its driver; ``unknown`` where nobody tells.
         memory_bytes: All of it.
     """
 
-    layer: str
     name: str
     uuid: str
     compute_capability: tuple[int, int]

@@ -58,7 +58,6 @@ class FakeDevice:
     def facts(self) -> DeviceFacts:
         """Which it is: none that is sold."""
         return DeviceFacts(
-            layer="fake",
             name="computed device",
             uuid="GPU-00000000-0000-0000-0000-000000000000",
             compute_capability=(8, 9),

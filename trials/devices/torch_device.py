@@ -6,6 +6,7 @@ Read, not run by us: PyTorch 2.13, whose names are tested against the installed 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module
 from threading import Lock
 from typing import Any
@@ -25,14 +26,12 @@ from trials.errors import FaultError, MemoryLimitError, UnsupportedError
 from trials.machine.gpus import driver_version
 
 _MS_PER_S = 1e3
+_PLACE = "cuda:0"  # the first GPU that CUDA shows
 _capturing = Lock()  # one at a time: what warnings do is set for all threads at once
 
 
-def torch_device(index: int = 0) -> "TorchDevice":
-    """Find a GPU of this machine.
-
-    Args:
-        index: Among those that CUDA shows (``CUDA_VISIBLE_DEVICES``).
+def torch_device() -> "TorchDevice":
+    """Find the first GPU that CUDA shows (``CUDA_VISIBLE_DEVICES``).
 
     Raises:
         UnsupportedError: PyTorch is not installed, or has no CUDA, or there is no GPU.
@@ -45,9 +44,7 @@ def torch_device(index: int = 0) -> "TorchDevice":
         built = torch.version.cuda
         why = f"it is built for CUDA {built} and sees no GPU" if built else "it has no CUDA"
         raise UnsupportedError(f"PyTorch {torch.__version__}: {why}")
-    if index >= torch.cuda.device_count():
-        raise UnsupportedError(f"PyTorch: no GPU has the index {index}")
-    return TorchDevice(torch, index)
+    return TorchDevice(torch)
 
 
 @contextmanager
@@ -66,18 +63,15 @@ def _mapped(torch: Any, doing: str) -> Iterator[None]:
 class TorchDevice:
     """A GPU; see :class:`trials.devices.device.Device`."""
 
-    def __init__(self, torch: Any, index: int) -> None:
+    def __init__(self, torch: Any) -> None:
         self._torch = torch
-        self._index = index
-        self._place = f"cuda:{index}"
 
-    @property
+    @cached_property
     def facts(self) -> DeviceFacts:
-        """Which it is."""
+        """Which it is; asked once, for the version of the driver is NVML's to tell."""
         with _mapped(self._torch, "asking which GPU it is"):
-            found = self._torch.cuda.get_device_properties(self._index)
+            found = self._torch.cuda.get_device_properties(_PLACE)
         return DeviceFacts(
-            layer="torch",
             name=str(found.name),
             uuid=nvml_uuid(str(found.uuid), name=str(found.name)),
             compute_capability=(int(found.major), int(found.minor)),
@@ -88,14 +82,14 @@ class TorchDevice:
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make the device that of the calling thread."""
-        with self._torch.cuda.device(self._index):
+        with self._torch.cuda.device(_PLACE):
             yield
 
     def memory(self, size_bytes: int) -> "TorchMemory":
         """Allocate."""
         torch = self._torch
         with _mapped(torch, "allocating memory"):
-            return TorchMemory(torch.empty(size_bytes, dtype=torch.uint8, device=self._place))
+            return TorchMemory(torch.empty(size_bytes, dtype=torch.uint8, device=_PLACE))
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> "TorchPinned":
         """Allocate page-locked memory of the host."""
@@ -108,7 +102,7 @@ class TorchDevice:
     def stream(self) -> "TorchStream":
         """Make a stream; PyTorch's come from a pool of 32."""
         with _mapped(self._torch, "making a stream"):
-            return TorchStream(self._torch, self._torch.cuda.Stream(self._place))
+            return TorchStream(self._torch, self._torch.cuda.Stream(_PLACE))
 
     def event(self, *, sleeps: bool = False) -> "TorchEvent":
         """Make an event that can tell times; without ``sleeps``, waiting for it spins."""

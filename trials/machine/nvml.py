@@ -110,36 +110,32 @@ def first_card(load: Load = load_pynvml) -> Card:
 
 
 @contextmanager
-def meter(
-    *, uuid: str | None = None, ordinal: int = 0, load: Load = load_pynvml
-) -> Iterator[GpuSource | None]:
+def meter(*, uuid: str | None = None, load: Load = load_pynvml) -> Iterator[GpuSource | None]:
     """Open the meters of the GPU that an engine runs on; None where nobody can read them.
 
     Args:
-        uuid: As CUDA tells it; the surest.
-        ordinal: Else the number by which CUDA calls it in this process, from 0.
+        uuid: As CUDA tells it, the surest; None for the GPU that CUDA shows first.
         load: Loads the library.
     """
     with ExitStack() as stack:
         try:
             nvml = stack.enter_context(session(load))
-            source = _source(nvml, uuid, ordinal)
+            source = _source(nvml, uuid)
         except UnsupportedError:
             source = None  # the numbers of a trial do not depend on it
         yield source
 
 
-def why_no_energy(*, uuid: str | None = None, ordinal: int = 0, load: Load = load_pynvml) -> str:
+def why_no_energy(*, uuid: str | None = None, load: Load = load_pynvml) -> str:
     """Say why the energy of a GPU cannot be told; empty where it can.
 
     Args:
-        uuid: As CUDA tells it; the surest.
-        ordinal: Else the number by which CUDA calls it in this process, from 0.
+        uuid: As CUDA tells it, the surest; None for the GPU that CUDA shows first.
         load: Loads the library.
     """
     try:
         with session(load) as nvml, _refused(nvml):
-            gpu = NvmlGpu(nvml, uuid or _uuid(nvml, ordinal))
+            gpu = NvmlGpu(nvml, uuid or _first_uuid(nvml))
             told = gpu.energy().total_j is not None
     except UnsupportedError as error:
         return str(error)
@@ -256,14 +252,14 @@ def _refused(nvml: Any) -> Iterator[None]:
         raise UnsupportedError(f"the NVIDIA driver does not tell: {error}") from error
 
 
-def _source(nvml: Any, uuid: str | None, ordinal: int) -> NvmlGpu:
+def _source(nvml: Any, uuid: str | None) -> NvmlGpu:
     with _refused(nvml):
-        return NvmlGpu(nvml, uuid or _uuid(nvml, ordinal))
+        return NvmlGpu(nvml, uuid or _first_uuid(nvml))
 
 
-def _uuid(nvml: Any, ordinal: int) -> str:
+def _first_uuid(nvml: Any) -> str:
     known = [(_uuid_of(nvml, one), str(nvml.nvmlDeviceGetName(one))) for one in _handles(nvml)]
-    return uuid_of_ordinal(ordinal, known, os.environ)
+    return uuid_of_ordinal(0, known, os.environ)
 
 
 def _uuid_of(nvml: Any, handle: Any) -> str:

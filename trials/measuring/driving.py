@@ -13,7 +13,7 @@ from trials.errors import UnsupportedError
 from trials.measuring.batcher import Batcher
 from trials.measuring.computed_open_loop import ComputedOpenLoop
 from trials.measuring.gpu_watch import watched
-from trials.measuring.ladder import ladder_over
+from trials.measuring.ladder import Ladder, ladder_over
 from trials.measuring.load import Driven, drive
 from trials.measuring.open_drive import Serving, drive_open
 from trials.measuring.open_loop import OpenLoop
@@ -81,6 +81,23 @@ def refuse_unseen(latency_s: float, *, clock_step_s: float) -> None:
         )
 
 
+def open_ladder(engine: Engine, batches: Sequence[Tensors], deployment: Deployment) -> Ladder:
+    """Say which batch sizes each lane holds bound under an open load.
+
+    Args:
+        engine: What binds them.
+        batches: Inputs of the deployment's batch size, at least one.
+        deployment: How it is served.
+    """
+    return ladder_over(
+        batches,
+        size=deployment.batch_size,
+        lanes=deployment.concurrency,
+        is_fixed=_is_fixed(engine),
+        is_costly=isinstance(engine, QueuesRequests),
+    )
+
+
 def _open(
     engine: Engine,
     batches: Sequence[Tensors],
@@ -98,16 +115,11 @@ def _open(
     )
     if isinstance(engine, ComputesServices):
         return drive_open(ComputedOpenLoop(engine, lanes=lanes, batcher=batcher), serving, plan)
-    ladder = ladder_over(
-        batches,
-        size=largest,
-        lanes=lanes,
-        is_fixed=_is_fixed(engine),
-        is_costly=isinstance(engine, QueuesRequests),
-    )
     with (
         watched(engine) as gpu,
-        OpenLoop(engine, ladder, lanes=lanes, batcher=batcher) as loop,
+        OpenLoop(
+            engine, open_ladder(engine, batches, deployment), lanes=lanes, batcher=batcher
+        ) as loop,
     ):
         return drive_open(loop, serving, plan, around=Surroundings(gpu=gpu))
 

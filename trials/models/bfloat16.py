@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trials.errors import UnsupportedError
-from trials.models.onnx_graph import element_types
+from trials.models.onnx_graph import drop_unread_constants, element_types
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -62,11 +62,9 @@ class _Typing:
         for node in list(graph.node):
             places = None if node.name in kept else self._places(node)
             self._append(node, places or (frozenset(), frozenset()))
-        read = {name for node in self._nodes for name in node.input} | self._outputs
-        constants = [one for name, one in self._constants.items() if name in read]
-        del graph.node[:], graph.value_info[:], graph.initializer[:]
+        del graph.node[:], graph.value_info[:]
         graph.node.extend(self._nodes)
-        graph.initializer.extend(constants)
+        drop_unread_constants(self._model)
 
     def _places(self, node: "NodeProto") -> tuple[frozenset[int], frozenset[int]] | None:
         """Return which inputs and outputs become bf16; None where the operator has no bf16."""
@@ -138,7 +136,7 @@ class _Typing:
 
             made = f"{name}_bf16"
             array = numpy_helper.to_array(self._constants[name]).astype(ml_dtypes.bfloat16)
-            self._constants[made] = numpy_helper.from_array(np.asarray(array), made)
+            self._model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), made))
         else:
             made = f"{name}_{'fp32' if kind == self._float else 'bf16'}"
             self._cast(self._names.get((name, self._narrow), name), made, kind)

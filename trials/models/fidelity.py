@@ -67,7 +67,7 @@ def refuse_unfaithful(
     Nothing is said where the original's own answers are not finite: that is for the scores.
 
     Args:
-        converted: What :func:`convert` wrote.
+        converted: The model in that precision.
         original: What it was made of.
         precision: One that changes the file.
         samples: Batches by input name, at least one.

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trials.models.onnx_graph import names_read
+from trials.models.onnx_graph import drop_unread_constants
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto, NodeProto
 
 
 @dataclass
@@ -99,9 +99,5 @@ class GraphEdit:
         graph = self.model.graph
         del graph.node[:]
         graph.node.extend(self.nodes)
-        read = {name for node in graph.node for name in names_read(node)}
-        read |= {value.name for value in graph.output}
-        kept: list[TensorProto] = [one for one in graph.initializer if one.name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
         del graph.value_info[:]
+        drop_unread_constants(self.model)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from trials.models.layers import PRODUCTS
-from trials.models.onnx_graph import names_read
+from trials.models.onnx_graph import drop_unread_constants, names_read
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -95,7 +95,6 @@ def _remove_unread(model: "ModelProto") -> None:
         if not wanted.isdisjoint(node.output):
             nodes.append(node)
             wanted.update(names_read(node))
-    constants = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    del graph.node[:], graph.initializer[:]
+    del graph.node[:]
     graph.node.extend(reversed(nodes))
-    graph.initializer.extend(constants)
+    drop_unread_constants(model)

@@ -86,6 +86,16 @@ def drop_unused_domains(model: "ModelProto") -> None:
     model.opset_import.extend(kept)
 
 
+def drop_unread_constants(model: "ModelProto") -> None:
+    """Forget the constants of the main graph that no node, body or output of it reads."""
+    graph = model.graph
+    read = {name for node in graph.node for name in names_read(node)}
+    read |= {value.name for value in graph.output}
+    kept = [one for one in graph.initializer if one.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def external_files(model: "ModelProto", path: Path) -> dict[str, Path]:
     """Find the files beside ``path`` that hold tensors, by the name that the model gives them.
 

@@ -33,17 +33,20 @@ _WARNING, _ERROR = 2, 3  # log severities of ONNX Runtime; the first is its defa
 
 
 def needs_calibration(precision: Precision) -> bool:
-    """Tell whether ``convert`` looks at calibration samples."""
+    """Tell whether a conversion to it looks at calibration samples."""
     return precision in CALIBRATED
 
 
 def keeps_file(precision: Precision) -> bool:
-    """Tell whether a model of this precision is the file as it is."""
+    """Tell whether a model of this precision is the file as it is: fp32 and tf32.
+
+    The builder may round the products of tf32.
+    """
     return precision not in RECIPES
 
 
 def converter_versions(precision: Precision) -> tuple[tuple[str, str], ...]:
-    """Return everything besides model and samples that changes what ``convert`` writes."""
+    """Return everything besides model and samples that changes a converted model."""
     if keeps_file(precision):
         return ()
     return (
@@ -53,31 +56,25 @@ def converter_versions(precision: Precision) -> tuple[tuple[str, str], ...]:
     )
 
 
-def convert(
-    model: Path,
-    precision: Precision,
-    out: Path,
-    *,
-    calibration: Sequence[Tensors],
-    kept: Collection[str] = (),
-) -> None:
-    """Write a self-contained copy of ``model`` that computes in ``precision``.
+def write_as_it_is(model: Path, out: Path) -> None:
+    """Write a self-contained copy of a model, for the precisions that keep the file.
 
     Args:
         model: A checked ONNX file; never touched.
-        precision: fp32 and tf32 keep the file as it is (the builder may round tf32's products).
         out: Appears complete or not at all.
-        calibration: Batches by input name, for the precisions that need them.
-        kept: Names of layers that stay in fp32, of those that :class:`OpenedLowering` lists.
 
     Raises:
-        UnsupportedError: The precision cannot be made of this model.
-        MemoryLimitError: Converting needs more memory than there is.
+        ModelError: Its external data are gone.
     """
-    if keeps_file(precision):
-        _write_as_it_is(model, out)
-        return
-    OpenedLowering(model, precision, calibration=calibration).write(out, kept)
+    import onnx
+
+    with TemporaryDirectory(dir=out.parent, prefix=".convert-") as folder:
+        made = Path(folder) / "converted.onnx"
+        if external_files(read_model(model), model):
+            onnx.save_model(onnx.load_model(model), made)  # inlines the external data
+        else:
+            shutil.copyfile(model, made)
+        made.replace(out)
 
 
 class OpenedLowering:
@@ -143,18 +140,6 @@ class OpenedLowering:
                 onnx.save_model(lowered, made)
                 onnx.checker.check_model(made)
             made.replace(out)
-
-
-def _write_as_it_is(model: Path, out: Path) -> None:
-    import onnx
-
-    with TemporaryDirectory(dir=out.parent, prefix=".convert-") as folder:
-        made = Path(folder) / "converted.onnx"
-        if external_files(read_model(model), model):
-            onnx.save_model(onnx.load_model(model), made)  # inlines the external data
-        else:
-            shutil.copyfile(model, made)
-        made.replace(out)
 
 
 @contextmanager

@@ -1,0 +1,244 @@
+"""Who may race: samplers by name, made for a table and a seed.
+
+To enter a sampler, add its row to ``_CONTESTANTS``. It may look at the table's space and at which
+rows share a model and an engine, which every search knows before its first trial, and at nothing
+else. Proposals that the rules of a space forbid are moved to the nearest that they allow; one that
+was tried before only where the name ends in ``-distinct``, which every learner has.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import (
+    BaseSampler,
+    GPSampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from optimizer.errors import UsageError
+from optimizer.replaying.climbing import HillClimber
+from optimizer.replaying.table import DeploymentTable, sizes_of
+from optimizer.search.samplers import DistinctSampler, GridOrder
+from optimizer.study.encoding import Encoding
+from search_spaces.spelling import did_you_mean
+
+Maker: TypeAlias = Callable[[DeploymentTable, Encoding, int], BaseSampler]
+"""Makes a sampler for a table, its encoding and a seed."""
+
+RANDOM, GRID = "random", "grid"
+
+_DISTINCT = "-distinct"
+_GP_TRIALS = 100  # 1 to 2 s of CPU each until there, 9 s at 500
+_HUB = "samplers/auto_sampler"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """A sampler that may race.
+
+    Attributes:
+        make: Makes it.
+        needs: Python package that it cannot do without; empty for none.
+        most_trials: After so many it is stopped, as proposing gets too slow; None for never.
+        is_builtin: Optuna brings it.
+        is_remote: It is downloaded when it is first made.
+    """
+
+    name: str
+    make: Maker
+    needs: str = ""
+    most_trials: int | None = None
+    is_builtin: bool = False
+    is_remote: bool = False
+
+    @property
+    def is_available(self) -> bool:
+        """Tell whether what it needs is installed."""
+        return not self.needs or importlib.util.find_spec(self.needs) is not None
+
+
+def contestants_named(names: Sequence[str]) -> tuple[Contestant, ...]:
+    """Look contestants up; ``all`` is every one that is installed and needs no network.
+
+    Raises:
+        UsageError: There is none of a name, or what it needs is not installed.
+    """
+    known = {one.name: one for one in _CONTESTANTS}
+    found: dict[str, Contestant] = {}
+    for name in names:
+        if name == "all":
+            found |= {
+                name: one for name, one in known.items() if one.is_available and not one.is_remote
+            }
+            continue
+        if name not in known:
+            raise UsageError(
+                f"there is no contestant {name!r}; {did_you_mean(name, known)}",
+                hint=f"there are: {', '.join(known)}",
+            )
+        if not known[name].is_available:
+            raise UsageError(
+                f"contestant {name!r} needs {known[name].needs}, which is not installed",
+                hint=f"pip install {known[name].needs}, or name another one with --sampler",
+            )
+        found[name] = known[name]
+    return tuple(found.values())
+
+
+def names_of_contestants() -> tuple[str, ...]:
+    """Name everybody who may race, installed or not."""
+    return tuple(one.name for one in _CONTESTANTS)
+
+
+def serving_axes(table: DeploymentTable) -> tuple[str, ...]:
+    """Name the ordered axes along which the engine stays the same, and the batch size."""
+    encoding = Encoding(table.space)
+    strides = np.cumprod((1, *sizes_of(table.space)[:0:-1]))[::-1]
+    names = []
+    for at, parameter in enumerate(encoding.parameters):
+        rest = table.flat - table.positions[:, at] * strides[at]
+        _, group = np.unique(rest, return_inverse=True)
+        one = np.zeros(int(group.max(initial=0)) + 1, dtype=np.int64)
+        one[group] = table.engines
+        is_serving = bool((one[group] == table.engines).all())
+        if parameter.is_ordinal and (is_serving or parameter.axis.name == "batch_size"):
+            names.append(parameter.axis.name)
+    return tuple(names)
+
+
+class _AsItIs(RandomSampler):
+    """Let a sampler choose what it proposes jointly, as Optuna does where nobody moves anything.
+
+    TPE draws each parameter for itself where there are several objectives, unless told otherwise.
+    """
+
+    def __init__(self, inner: BaseSampler, seed: int) -> None:
+        super().__init__(seed=seed)
+        self._inner = inner
+
+    def sample_relative(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002 - Optuna's interface
+    ) -> dict[str, Any]:
+        """Return the inner sampler's proposal for what it wants to propose jointly."""
+        wanted = self._inner.infer_relative_search_space(study, trial)
+        return self._inner.sample_relative(study, trial, wanted)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Leave it to the inner sampler."""
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Tell the inner sampler."""
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """Tell the inner sampler."""
+        self._inner.after_trial(study, trial, state, values)
+
+
+def _moved(make: Callable[[int], BaseSampler], *, repeats: bool) -> Maker:
+    def moved(_table: DeploymentTable, encoding: Encoding, seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            inner = make(seed)
+        return DistinctSampler(_AsItIs(inner, seed), encoding, seed=seed, repeats=repeats)
+
+    return moved
+
+
+def _both(
+    name: str,
+    make: Callable[[int], BaseSampler],
+    *,
+    needs: str = "",
+    most_trials: int | None = None,
+    is_remote: bool = False,
+) -> Iterator[Contestant]:
+    """Yield a sampler as it is, and kept from repeats."""
+    for ending, repeats in (("", True), (_DISTINCT, False)):
+        yield Contestant(
+            name=name + ending,
+            make=_moved(make, repeats=repeats),
+            needs=needs,
+            most_trials=most_trials,
+            is_builtin=not is_remote,
+            is_remote=is_remote,
+        )
+
+
+def _sobol(seed: int) -> BaseSampler:
+    return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+
+
+def _gp(seed: int) -> BaseSampler:
+    import torch
+
+    # its matrices are small, and runs beside each other would wait for each other's threads
+    torch.set_num_threads(1)
+    return GPSampler(seed=seed, warn_independent_sampling=False)
+
+
+def _auto(seed: int) -> BaseSampler:
+    """Make OptunaHub's AutoSampler, from its cache or the network.
+
+    Raises:
+        UsageError: It is not to be had.
+    """
+    import optunahub
+
+    try:
+        sampler: BaseSampler = optunahub.load_module(_HUB).AutoSampler(seed=seed)
+    except Exception as error:  # whatever git and GitHub raise
+        raise UsageError(
+            f"OptunaHub's {_HUB} cannot be loaded: {str(error).splitlines()[0]}",
+            hint="it is downloaded when first used; name other contestants with --sampler",
+        ) from error
+    return sampler
+
+
+def _hill(table: DeploymentTable, encoding: Encoding, seed: int) -> BaseSampler:
+    return HillClimber(encoding, serving_axes(table), seed=seed)
+
+
+def _grid(_table: DeploymentTable, encoding: Encoding, seed: int) -> BaseSampler:
+    # it never comes back to a point, so it need not look at what was tried
+    return DistinctSampler(GridOrder(encoding, repeats=True), encoding, seed=seed, repeats=True)
+
+
+_CONTESTANTS = (
+    *_both(RANDOM, lambda seed: RandomSampler(seed=seed)),
+    *_both("sobol", _sobol),
+    *_both("nsga2", lambda seed: NSGAIISampler(seed=seed)),
+    *_both("tpe", lambda seed: TPESampler(seed=seed)),
+    *_both("tpe-multivariate", lambda seed: TPESampler(seed=seed, multivariate=True)),
+    *_both("gp", _gp, needs="torch", most_trials=_GP_TRIALS),
+    *_both("auto", _auto, needs="optunahub", is_remote=True),
+    Contestant(name="hill", make=_hill),
+    Contestant(name=GRID, make=_grid),
+)
