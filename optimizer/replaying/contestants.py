@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optimizer.errors import UsageError
 from optimizer.replaying.climbing import HillClimber
 from optimizer.replaying.table import DeploymentTable, sizes_of
+from optimizer.search.own_sampler import own_sampler
 from optimizer.search.samplers import DistinctSampler, GridOrder
 from optimizer.study.encoding import Encoding
 from search_spaces.spelling import did_you_mean
@@ -36,7 +37,7 @@ from search_spaces.spelling import did_you_mean
 Maker: TypeAlias = Callable[[DeploymentTable, Encoding, int], BaseSampler]
 """Makes a sampler for a table, its encoding and a seed."""
 
-RANDOM, GRID = "random", "grid"
+FRONT, RANDOM, GRID = "front", "random", "grid"
 
 _DISTINCT = "-distinct"
 _GP_TRIALS = 100  # 1 to 2 s of CPU each until there, 9 s at 500
@@ -103,18 +104,31 @@ def names_of_contestants() -> tuple[str, ...]:
 
 def serving_axes(table: DeploymentTable) -> tuple[str, ...]:
     """Name the ordered axes along which the engine stays the same, and the batch size."""
-    encoding = Encoding(table.space)
-    strides = np.cumprod((1, *sizes_of(table.space)[:0:-1]))[::-1]
     names = []
-    for at, parameter in enumerate(encoding.parameters):
-        rest = table.flat - table.positions[:, at] * strides[at]
-        _, group = np.unique(rest, return_inverse=True)
-        one = np.zeros(int(group.max(initial=0)) + 1, dtype=np.int64)
-        one[group] = table.engines
-        is_serving = bool((one[group] == table.engines).all())
+    for at, parameter in enumerate(Encoding(table.space).parameters):
+        is_serving = _is_one_engine(table, at)
         if parameter.is_ordinal and (is_serving or parameter.axis.name == "batch_size"):
             names.append(parameter.axis.name)
     return tuple(names)
+
+
+def engine_axes(table: DeploymentTable) -> tuple[str, ...]:
+    """Name the axes along which engines differ."""
+    return tuple(
+        axis.name
+        for at, axis in enumerate(table.space.axes)
+        if not _is_one_engine(table, at)
+    )
+
+
+def _is_one_engine(table: DeploymentTable, at: int) -> bool:
+    """Tell whether rows that differ only on one axis share their engine."""
+    strides = np.cumprod((1, *sizes_of(table.space)[:0:-1]))[::-1]
+    rest = table.flat - table.positions[:, at] * strides[at]
+    _, group = np.unique(rest, return_inverse=True)
+    one = np.zeros(int(group.max(initial=0)) + 1, dtype=np.int64)
+    one[group] = table.engines
+    return bool((one[group] == table.engines).all())
 
 
 class _AsItIs(RandomSampler):
@@ -231,7 +245,12 @@ def _grid(_table: DeploymentTable, encoding: Encoding, seed: int) -> BaseSampler
     return DistinctSampler(GridOrder(encoding, repeats=True), encoding, seed=seed, repeats=True)
 
 
+def _front(table: DeploymentTable, encoding: Encoding, seed: int) -> BaseSampler:
+    return own_sampler(encoding, engine_axes=engine_axes(table), seed=seed)
+
+
 _CONTESTANTS = (
+    Contestant(name=FRONT, make=_front),
     *_both(RANDOM, lambda seed: RandomSampler(seed=seed)),
     *_both("sobol", _sobol),
     *_both("nsga2", lambda seed: NSGAIISampler(seed=seed)),

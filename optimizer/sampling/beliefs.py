@@ -1,0 +1,231 @@
+"""What is believed of the points of a pool: expected objectives, and whether they can run.
+
+Hyperparameters are found anew after 15 % more observations, from the observations at that time, so
+that a sampler which begins again in another process believes the same. In between, observations
+are added as they come.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from optimizer.sampling.fitting import fitted
+from optimizer.sampling.history import Observation
+from optimizer.sampling.kernel import Factor, Matrix
+from optimizer.sampling.knowledge import Coordinates, Knowledge
+from optimizer.sampling.lattice import Lattice, Points, Rows
+from optimizer.sampling.posterior import Posterior
+
+_GROWTH = 1.15
+_MOST_FITTED = 200  # observations that hyperparameters are found from
+_HOPE = 0.6  # prior mean of a label that is 1 where a point runs and -1 where it cannot
+_EXACT = 1e-9  # relative; bounds of an objective are linear in it up to rounding
+_LEAST_LINKED = 3  # observations that a line must go through before it is believed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A constraint that is a line in one objective: ``slope × cost + offset <= 0``."""
+
+    objective: int
+    slope: float
+    offset: float
+
+    def holds(self, costs: Matrix) -> Matrix:
+        """Tell of each point, shape ``(…, objectives)``, whether it meets the bound: 1 or 0."""
+        return np.asarray(self.slope * costs[..., self.objective] + self.offset <= 0, dtype=float)
+
+
+def fitting_point(count: int, *, first: int) -> int:
+    """Return from how many of ``count`` observations the hyperparameters are to be found."""
+    found = first
+    while (following := max(found + 1, math.ceil(found * _GROWTH))) <= count:
+        found = following
+    return found
+
+
+class Beliefs:
+    """Models of everything that was observed, over the points of a pool.
+
+    Args:
+        lattice: The space.
+        knowledge: What is known beforehand.
+        pool: Rows of the lattice, shape ``(pool,)``.
+        seen: Observations that hyperparameters are found from; at least one was measured.
+    """
+
+    def __init__(
+        self, lattice: Lattice, knowledge: Knowledge, pool: Rows, seen: Sequence[Observation]
+    ) -> None:
+        self.pool = pool
+        self.coordinates = Coordinates(lattice, knowledge.law)
+        self._lattice = lattice
+        self._of_engine = knowledge.of_engine
+        self._points = with_engines(lattice)
+        self._all = tuple(_factors(lattice, shared_only=False))
+        self._shared = tuple(_factors(lattice, shared_only=True))
+        self._engines: dict[int, tuple[float, ...]] = {}
+        self.count = 0
+        measured = [one for one in seen if one.costs is not None]
+        rows = np.array([one.row for one in measured], dtype=np.int64)
+        costs = np.array([one.costs for one in measured], dtype=float)
+        self._goals = self._models(rows, self.coordinates.modelled(costs, rows))
+        self._runs = self._running(seen) if len(measured) < len(seen) else None
+        self.bounds, free = _linked(measured, costs)
+        self._violations = {
+            name: self._model(self._all, rows, np.array([dict(one.violations)[name] for one in measured]))
+            for name in free
+        }
+        self.learn(seen)
+
+    def learn(self, seen: Sequence[Observation]) -> None:
+        """Take in the observations that came since; the first ones must be as before."""
+        for one in seen[self.count :]:
+            self._learn(one)
+        self.count = len(seen)
+
+    def is_outgrown(self, seen: Sequence[Observation]) -> bool:
+        """Tell whether observations say something for which there is no model yet."""
+        return self._runs is None and any(one.costs is None for one in seen)
+
+    @contextmanager
+    def assuming(self, rows: Rows) -> Iterator[None]:
+        """Take points for measured as expected, as long as this lasts."""
+        with ExitStack() as stack:
+            for model in (*self._goals, *self._violations.values()):
+                stack.enter_context(model.assuming(self._points[rows]))
+            yield
+
+    def expected(self) -> tuple[Matrix, Matrix]:
+        """Return means and standard deviations of what is modelled, ``(pool, objectives)``.
+
+        An objective that belongs to the engine is known exactly once one point of it was measured.
+        """
+        means = np.stack([model.mean for model in self._goals], axis=1)
+        spreads = np.sqrt(np.stack([model.variance for model in self._goals], axis=1))
+        engines = self._lattice.engines[self.pool]
+        for goal in self._of_engine:
+            known = np.full(int(self._lattice.engines.max()) + 1, np.nan)
+            for engine, costs in self._engines.items():
+                known[engine] = costs[goal]
+            is_known = ~np.isnan(known[engines])
+            means[is_known, goal] = known[engines[is_known]]
+            spreads[is_known, goal] = 0.0
+        return means, spreads
+
+    def chances(self) -> Matrix:
+        """Return how likely each point can run and meets the bounds that are no :class:`Bound`.
+
+        Returns:
+            Shape ``(pool,)``, in [0, 1].
+        """
+        chances = np.ones(len(self.pool))
+        if self._runs is not None:
+            doubt = np.sqrt(self._runs.variance + self._runs.noise)
+            chances = ndtr(self._runs.mean / doubt)
+        for model in self._violations.values():
+            chances = chances * ndtr(-model.mean / np.sqrt(model.variance + model.noise))
+        return np.asarray(chances)
+
+    def _models(self, rows: Rows, targets: Matrix) -> list[Posterior]:
+        models = []
+        _, first = np.unique(self._lattice.engines[rows], return_index=True)
+        for goal, column in enumerate(targets.T):
+            if goal in self._of_engine:
+                models.append(self._model(self._shared, rows[first], column[first]))
+            else:
+                models.append(self._model(self._all, rows, column))
+        return models
+
+    def _model(self, factors: tuple[Factor, ...], rows: Rows, targets: Matrix) -> Posterior:
+        center, spread = float(targets.mean()), float(targets.std())
+        if spread <= _EXACT * max(1.0, abs(center)):
+            spread = 1e-3  # all alike so far: small surprises are possible
+        at = _spread_out(len(rows))
+        kernel = fitted(factors, self._points[rows[at]], (targets[at] - center) / spread)
+        return Posterior(kernel, self._points[self.pool], center=center, spread=spread)
+
+    def _running(self, seen: Sequence[Observation]) -> Posterior:
+        rows = np.array([one.row for one in seen], dtype=np.int64)
+        labels = np.array([_label(one) for one in seen])
+        at = _spread_out(len(rows))
+        kernel = fitted(self._all, self._points[rows[at]], labels[at] - _HOPE)
+        return Posterior(kernel, self._points[self.pool], center=_HOPE, spread=1.0)
+
+    def _learn(self, one: Observation) -> None:
+        point = self._points[[one.row]]
+        if self._runs is not None:
+            self._runs.observe(point, np.array([_label(one)]))
+        if one.costs is None:
+            return
+        rows = np.array([one.row])
+        modelled = self.coordinates.modelled(np.array([one.costs]), rows)[0]
+        engine = int(self._lattice.engines[one.row])
+        for goal, model in enumerate(self._goals):
+            if goal not in self._of_engine or engine not in self._engines:
+                model.observe(point, modelled[[goal]])
+        self._engines.setdefault(engine, one.costs)
+        for name, value in one.violations:
+            if name in self._violations:
+                self._violations[name].observe(point, np.array([value]))
+
+
+def with_engines(lattice: Lattice) -> Points:
+    """Return the points with a last column that numbers their engines."""
+    return np.concatenate([lattice.points, lattice.engines[:, None].astype(np.int32)], axis=1)
+
+
+def _factors(lattice: Lattice, *, shared_only: bool) -> Iterator[Factor]:
+    """Yield the axes that vary, and the engine where it is more than one axis."""
+    varying = [
+        (at, axis)
+        for at, axis in enumerate(lattice.axes)
+        if len(axis.codes) > 1 and (axis.is_shared or not shared_only)
+    ]
+    for at, axis in varying:
+        yield Factor(place=at, coordinates=axis.coordinates)
+    shared = sum(axis.is_shared for _, axis in varying)
+    if shared > 1 and shared_only or 1 < shared < len(varying):
+        yield Factor(place=len(lattice.axes))
+
+
+def _label(one: Observation) -> float:
+    return -1.0 if one.costs is None else 1.0
+
+
+def _spread_out(count: int) -> Rows:
+    """Choose observations to find hyperparameters from: all, or as many as time allows."""
+    if count <= _MOST_FITTED:
+        return np.arange(count)
+    return np.linspace(0, count - 1, _MOST_FITTED).round().astype(np.int64)
+
+
+def _linked(
+    measured: Sequence[Observation], costs: Matrix
+) -> tuple[tuple[Bound, ...], tuple[str, ...]]:
+    """Find the constraints that are bounds of an objective, and those that must be modelled."""
+    bounds, free = [], []
+    for name in (name for name, _ in measured[0].violations):
+        values = np.array([dict(one.violations)[name] for one in measured])
+        found = next((bound for bound in _lines(values, costs)), None)
+        if found is None:
+            free.append(name)
+        else:
+            bounds.append(found)
+    return tuple(bounds), tuple(free)
+
+
+def _lines(values: Matrix, costs: Matrix) -> Iterator[Bound]:
+    for goal, column in enumerate(costs.T):
+        low, high = int(np.argmin(column)), int(np.argmax(column))
+        if len(np.unique(column)) < _LEAST_LINKED:
+            continue
+        slope = (values[high] - values[low]) / (column[high] - column[low])
+        offset = values[low] - slope * column[low]
+        off = np.abs(values - slope * column - offset).max()
+        if slope and off <= _EXACT * max(1.0, np.abs(values).max()):
+            yield Bound(objective=goal, slope=float(slope), offset=float(offset))

@@ -1,0 +1,139 @@
+"""What a study's trials say, as numbers: which points were tried, what came of them, at what price.
+
+Ended trials never change, so each is read once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from optimizer.sampling.lattice import Lattice, Rows
+
+PRICE = "price_s"
+"""User attribute of a trial: [seconds for what others share, seconds of its own]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One ended trial.
+
+    Attributes:
+        row: Its point.
+        costs: One per objective, to be minimized; None where nothing could be measured.
+        violations: (constraint, by how much it is missed).
+        shared_s: Price of what others share, seconds; 0 where it was there.
+        own_s: Price of what it alone needed, seconds.
+    """
+
+    row: int
+    costs: tuple[float, ...] | None
+    violations: tuple[tuple[str, float], ...]
+    shared_s: float
+    own_s: float
+
+    @property
+    def is_feasible(self) -> bool:
+        """Tell whether it was measured and misses no bound."""
+        return self.costs is not None and all(value <= 0 for _, value in self.violations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Told:
+    """The observations in order, and the points that must not be proposed.
+
+    Attributes:
+        seen: Of ended trials, in the order of their numbers.
+        pending: Points that are being tried, shape ``(n,)``.
+        taken: Points of all trials whatever came of them, and pending ones, shape ``(m,)``.
+    """
+
+    seen: tuple[Observation, ...]
+    pending: Rows
+    taken: Rows
+
+
+class History:
+    """Reads the trials of one study.
+
+    Args:
+        lattice: The space.
+        directions: Of the study.
+        unmeasured: Constraint that is missed where a trial's values were not measured; None where
+            they always were.
+    """
+
+    def __init__(
+        self, lattice: Lattice, directions: Sequence[StudyDirection], *, unmeasured: str | None
+    ) -> None:
+        self._lattice = lattice
+        self._signs = [-1.0 if one is StudyDirection.MAXIMIZE else 1.0 for one in directions]
+        self._unmeasured = unmeasured
+        self._known: dict[int, tuple[int, Observation | None] | None] = {}
+
+    def told(self, trials: Sequence[FrozenTrial], *, but: int) -> Told:
+        """Read the trials.
+
+        Args:
+            trials: Of the study, in the order of their numbers.
+            but: Number of the trial that asks.
+        """
+        seen, pending, taken = [], [], []
+        for trial in trials:
+            if trial.number == but:
+                continue
+            if not trial.state.is_finished():
+                row = self._lattice.row(_params(trial))
+                if row is not None:
+                    pending.append(row)
+                continue
+            if trial.number not in self._known:
+                self._known[trial.number] = self._read(trial)
+            known = self._known[trial.number]
+            if known is not None:
+                taken.append(known[0])
+                if known[1] is not None:
+                    seen.append(known[1])
+        return Told(seen=tuple(seen), pending=_rows(pending), taken=_rows([*taken, *pending]))
+
+    def _read(self, trial: FrozenTrial) -> tuple[int, Observation | None] | None:
+        row = self._lattice.row(trial.params)
+        if row is None:
+            return None
+        if trial.state is not TrialState.COMPLETE:
+            return row, None
+        limits = dict(trial.constraints)
+        is_measured = self._unmeasured is None or limits.pop(self._unmeasured, 0.0) <= 0
+        costs = tuple(
+            sign * value for sign, value in zip(self._signs, trial.values, strict=True)
+        )
+        shared_s, own_s = _price(trial)
+        return row, Observation(
+            row=row,
+            costs=costs if is_measured else None,
+            violations=tuple(sorted(limits.items())) if is_measured else (),
+            shared_s=shared_s,
+            own_s=own_s,
+        )
+
+
+def _params(trial: FrozenTrial) -> Mapping[str, object]:
+    fixed: Mapping[str, object] = trial.system_attrs.get("fixed_params", {})  # one that waits
+    return trial.params or fixed
+
+
+def _price(trial: FrozenTrial) -> tuple[float, float]:
+    """Return a trial's prices; its duration where nobody said more."""
+    told = trial.user_attrs.get(PRICE)
+    if told is not None:
+        shared_s, own_s = told
+        return float(shared_s), float(own_s)
+    duration = trial.duration
+    return 0.0, 0.0 if duration is None else duration.total_seconds()
+
+
+def _rows(rows: list[int]) -> NDArray[np.int64]:
+    return np.array(rows, dtype=np.int64)

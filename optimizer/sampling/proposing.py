@@ -1,0 +1,244 @@
+"""Which point is worth its price most: expected hypervolume per second, of all points at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from optimizer.sampling.beliefs import Beliefs, fitting_point, with_engines
+from optimizer.sampling.fitting import usual
+from optimizer.sampling.history import Observation, Told
+from optimizer.sampling.kernel import Factor, Matrix
+from optimizer.sampling.knowledge import Knowledge
+from optimizer.sampling.lattice import Lattice, Rows
+from optimizer.sampling.posterior import Posterior
+from optimizer.sampling.prices import Prices
+from optimizer.sampling.room import Room
+
+_FIRST = 4  # measured points before anything is believed
+_NODES = 16  # at which expectations are computed; a power of two, as Sobol' sequences want
+_HOPEFUL = 2.5  # standard deviations: what gains nothing even then is not looked at
+_MOST_LOOKED_AT = 2000
+_MOST_POOLED = 8000
+_MOST_AT_FIRST = 5000
+_MARGIN = 0.1  # the reference lies this share of the range beyond the worst, as in fronts
+_PRICE_POWER = 0.5  # of the price that gains are divided by; docs/decisions/0020
+_AHEAD = 12  # points of a new engine that its price is spread over
+_OVERLAP = 0.7  # share of the gain that is left after a better point of the same engine
+_LIKELY = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A point to try, and why.
+
+    Attributes:
+        row: Its number on the lattice.
+        gain: Expected growth of the hypervolume, as a share of the box; None at first, when points
+            are chosen to learn from.
+        shared_s: Expected price of its engine, seconds; 0 where that is there, or nothing known.
+        own_s: Expected price of its own, seconds.
+    """
+
+    row: int
+    gain: float | None = None
+    shared_s: float = 0.0
+    own_s: float = 0.0
+
+
+class Proposer:
+    """Proposes points of a lattice; never one that was taken, and the same for the same history.
+
+    Args:
+        lattice: The space.
+        knowledge: What is known beforehand.
+        objectives: How many there are.
+        seed: Of ties, of the first points, and of the pool of a large lattice.
+    """
+
+    def __init__(
+        self, lattice: Lattice, knowledge: Knowledge, *, objectives: int, seed: int
+    ) -> None:
+        self._lattice = lattice
+        self._knowledge = knowledge
+        self._seed = seed
+        points = qmc.Sobol(objectives, rng=np.random.default_rng(seed)).random(_NODES)
+        self._nodes = ndtri(np.clip(points, 1e-6, 1 - 1e-6))
+        self._beliefs: Beliefs | None = None
+        self._fitted = 0
+
+    def propose(self, told: Told) -> Proposal | None:
+        """Propose a point, or None where all are taken."""
+        free = np.ones(len(self._lattice), dtype=bool)
+        free[told.taken] = False
+        if not free.any():
+            return None
+        if sum(one.costs is not None for one in told.seen) < _FIRST:
+            return Proposal(row=self._to_learn_from(told, np.flatnonzero(free)))
+        beliefs = self._believed(told.seen)
+        is_free = free[beliefs.pool]
+        if not is_free.any():
+            return Proposal(row=int(self._random(len(told.seen)).choice(np.flatnonzero(free))))
+        with beliefs.assuming(told.pending):
+            return self._best(beliefs, np.flatnonzero(is_free), told)
+
+    def _believed(self, seen: Sequence[Observation]) -> Beliefs:
+        """Bring the beliefs up to date; with new hyperparameters and pool where it is time."""
+        fit_at = fitting_point(len(seen), first=_first_fit(seen))
+        beliefs = self._beliefs
+        if beliefs is None or fit_at != self._fitted or beliefs.count > len(seen):
+            pool = self._pool(seen[:fit_at])
+            beliefs = Beliefs(self._lattice, self._knowledge, pool, seen[:fit_at])
+            self._fitted = fit_at
+        if beliefs.is_outgrown(seen):
+            beliefs = Beliefs(self._lattice, self._knowledge, beliefs.pool, seen)
+        beliefs.learn(seen)
+        self._beliefs = beliefs
+        return beliefs
+
+    def _best(self, beliefs: Beliefs, at: Rows, told: Told) -> Proposal:
+        means, spreads = beliefs.expected()
+        chances = beliefs.chances()
+        rows = beliefs.pool[at]
+        ideal, width = self._frame(beliefs, means, chances, told.seen)
+        front = np.array(
+            [one.costs for one in told.seen if one.costs is not None and one.is_feasible]
+        ).reshape(-1, means.shape[1])
+        room = Room((front - ideal) / width)
+        lowest = beliefs.coordinates.costs(means[at], rows)
+        lowest = lowest - _HOPEFUL * beliefs.coordinates.lowest(spreads[at])
+        hopes = room.above((lowest - ideal) / width) * chances[at]
+        looked = np.argsort(-hopes, kind="stable")[:_MOST_LOOKED_AT]
+        looked = looked[hopes[looked] > 0]
+        gains = np.zeros(len(at))
+        if len(looked):
+            nodes = self._nodes[None] * spreads[at][looked][:, None, :]
+            costs = beliefs.coordinates.costs(means[at][looked][:, None, :] + nodes, rows[looked])
+            gained = room.above((costs - ideal) / width)
+            for bound in beliefs.bounds:
+                gained = gained * bound.holds(costs)
+            gains[looked] = gained.mean(axis=1) * chances[at][looked]
+        shared_s, own_s = Prices(self._lattice, told.seen).expected(rows, pending=told.pending)
+        best = self._worth_most(gains, hopes, spreads[at], rows, shared_s, own_s)
+        return Proposal(
+            row=int(rows[best]),
+            gain=float(gains[best]),
+            shared_s=float(shared_s[best]),
+            own_s=float(own_s[best]),
+        )
+
+    def _worth_most(
+        self,
+        gains: Matrix,
+        hopes: Matrix,
+        spreads: Matrix,
+        rows: Rows,
+        shared_s: Matrix,
+        own_s: Matrix,
+    ) -> int:
+        """Choose by gain and price; where nothing is to be gained, what is least known.
+
+        The price of a new engine is spread over its best points, for it is paid once.
+        """
+        if gains.max() <= 0:
+            return int(np.argmax(hopes if hopes.max() > 0 else spreads.sum(axis=1)))
+        rates = gains / np.maximum(shared_s + own_s, 1e-9) ** _PRICE_POWER
+        engines = self._lattice.engines[rows]
+        fresh = np.flatnonzero((shared_s > 0) & (gains > 0))
+        for engine in np.unique(engines[fresh]):
+            its = fresh[engines[fresh] == engine]
+            its = its[np.argsort(-gains[its], kind="stable")][:_AHEAD]
+            together = np.cumsum(gains[its] * _OVERLAP ** np.arange(len(its)))
+            price = shared_s[its[0]] + np.cumsum(own_s[its])
+            rates[its[0]] = max(rates[its[0]], float((together / price**_PRICE_POWER).max()))
+        return int(np.argmax(rates))
+
+    def _frame(
+        self, beliefs: Beliefs, means: Matrix, chances: Matrix, seen: Sequence[Observation]
+    ) -> tuple[Matrix, Matrix]:
+        """Return the ideal and the size of the box that hypervolume is measured in.
+
+        It spans what was measured and what is expected of points that likely are feasible.
+        """
+        expected = beliefs.coordinates.costs(means, beliefs.pool)
+        for bound in beliefs.bounds:
+            chances = chances * bound.holds(expected)
+        feasible = [one.costs for one in seen if one.is_feasible]
+        known = feasible or [one.costs for one in seen if one.costs is not None]
+        spanned = np.concatenate([np.array(known), expected[chances > _LIKELY]])
+        ideal, worst = spanned.min(axis=0), spanned.max(axis=0)
+        width = np.where(worst > ideal, worst - ideal, 1.0) * (1 + _MARGIN)
+        return ideal, width
+
+    def _pool(self, seen: Sequence[Observation]) -> Rows:
+        """Choose the points that are looked at: all, or of a large lattice some.
+
+        These are the neighbours of what is on the front, along every axis, and a random sample.
+        """
+        if len(self._lattice) <= _MOST_POOLED:
+            return np.arange(len(self._lattice))
+        random = self._random(len(seen))
+        half = _MOST_POOLED // 2
+        near = self._near([one.row for one in _front(seen)])
+        if len(near) > half:
+            near = random.choice(near, half, replace=False)
+        sample = random.choice(len(self._lattice), half, replace=False)
+        return np.unique(np.concatenate([near, sample]))
+
+    def _near(self, rows: list[int]) -> Rows:
+        points = self._lattice.points[rows]
+        found = [points]
+        for place, axis in enumerate(self._lattice.axes):
+            for value in range(len(axis.codes)):
+                moved = points.copy()
+                moved[:, place] = value
+                found.append(moved)
+        near = np.unique(self._lattice.rows(np.concatenate(found)))
+        return near[near >= 0]
+
+    def _to_learn_from(self, told: Told, free: Rows) -> int:
+        """Choose a first point: the middle, then always where least is known."""
+        random = self._random(len(told.taken))
+        if len(free) > _MOST_AT_FIRST:
+            free = random.choice(free, _MOST_AT_FIRST, replace=False)
+        lattice = self._lattice
+        factors = [
+            Factor(place=at, coordinates=axis.coordinates)
+            for at, axis in enumerate(lattice.axes)
+            if len(axis.codes) > 1
+        ]
+        points = with_engines(lattice)
+        ties = 1e-6 * random.random(len(free))
+        if not len(told.taken):
+            off = np.zeros(len(free))
+            for factor in (one for one in factors if one.is_ordinal):
+                off += (np.array(factor.coordinates)[points[free, factor.place]] - 0.5) ** 2
+            return int(free[np.argmin(off + ties)])
+        unknown = Posterior(usual(factors), points[free], center=0.0, spread=1.0)
+        with unknown.assuming(points[told.taken]):
+            return int(free[np.argmax(unknown.variance + ties)])
+
+    def _random(self, count: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, count))
+
+
+def _first_fit(seen: Sequence[Observation]) -> int:
+    """Return after how many observations enough were measured to believe anything."""
+    measured = 0
+    for count, one in enumerate(seen, start=1):
+        measured += one.costs is not None
+        if measured == _FIRST:
+            return count
+    raise AssertionError("too little was measured to believe anything")
+
+
+def _front(seen: Sequence[Observation]) -> list[Observation]:
+    """Return the feasible observations that nothing beats, or all measured ones."""
+    from optimizer.front.volume import nondominated
+
+    known = [one for one in seen if one.is_feasible]
+    known = known or [one for one in seen if one.costs is not None]
+    costs = np.array([one.costs for one in known], dtype=float)
+    return [one for one, is_best in zip(known, nondominated(costs), strict=True) if is_best]

@@ -1,0 +1,96 @@
+"""Our own sampler for a deployment space: what it may know of deployments before the first trial."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.sampling.front_sampler import FrontSampler
+from optimizer.sampling.knowledge import Knowledge, LittlesLaw
+from optimizer.sampling.lattice import Points, lattice_of
+from optimizer.study.encoding import Encoding
+from optimizer.study.objectives import DEPLOYABLE
+from search_spaces.space import SearchSpace
+
+_OF_ENGINE = frozenset(
+    {
+        "accuracy",
+        "accuracy_top5",
+        "macro_f1",
+        "score",
+        "brier",
+        "log_loss",
+        "ece",
+        "engine_size_mb",
+    }
+)
+_IN_FLIGHT = ("batch_size", "concurrency")
+
+
+def own_sampler(encoding: Encoding, *, engine_axes: Sequence[str], seed: int) -> FrontSampler:
+    """Make our sampler for a space.
+
+    Args:
+        encoding: The space.
+        engine_axes: Axes along which engines differ.
+        seed: Of ties and of the first points.
+    """
+    names = {one.axis.name: one.name for one in encoding.parameters}
+    lattice = lattice_of(
+        encoding.distributions,
+        shared=[names[axis] for axis in engine_axes],
+        allows=lambda points: allowed(encoding, points),
+    )
+    return FrontSampler(
+        lattice, knowledge=knowledge_of(encoding), unmeasured=DEPLOYABLE, seed=seed
+    )
+
+
+def knowledge_of(encoding: Encoding) -> Knowledge:
+    """Say which objectives belong to the engine, and whether Little's law ties two of them."""
+    space = encoding.space
+    wanted = [one.metric.name for one in space.objectives]
+    of_engine = frozenset(at for at, name in enumerate(wanted) if name in _OF_ENGINE)
+    latencies = tuple(at for at, name in enumerate(wanted) if name.startswith("latency_"))
+    if not latencies or "throughput_sps" not in wanted or _is_open(space):
+        return Knowledge(of_engine=of_engine)
+    law = LittlesLaw(
+        latencies=latencies,
+        throughput=wanted.index("throughput_sps"),
+        amounts={
+            one.name: tuple(math.log10(float(value)) for value in one.axis.values)
+            for one in encoding.parameters
+            if one.axis.name in _IN_FLIGHT
+        },
+    )
+    return Knowledge(of_engine=of_engine, law=law)
+
+
+def allowed(encoding: Encoding, points: Points) -> NDArray[np.bool_]:
+    """Tell which points the rules of the space allow.
+
+    Each rule is asked once for each combination of the values that it speaks of, not once for each
+    point.
+
+    Args:
+        encoding: The space.
+        points: Indices of values, shape ``(points, axes)``.
+    """
+    result = np.ones(len(points), dtype=bool)
+    axes = encoding.space.axes
+    for rule in encoding.space.rules:
+        places = [at for at, axis in enumerate(axes) if axis.name in rule.names]
+        sizes = [len(axes[at].values) for at in places]
+        combinations = product(*(axes[at].values for at in places))
+        names = [axes[at].name for at in places]
+        table = np.array(
+            [rule.allows(dict(zip(names, values, strict=True))) for values in combinations]
+        )
+        result &= table[np.ravel_multi_index(tuple(points[:, places].T), sizes)]
+    return result
+
+
+def _is_open(space: SearchSpace) -> bool:
+    return space.plan.arrivals is not None or any(axis.name == "load" for axis in space.axes)
