@@ -59,6 +59,7 @@ FACTS = BenchFacts(
     ),
     samples=(("search", SAMPLES),),
     environment=(("backend", "fake"), ("host", "0123456789ab")),
+    engine_axes=("variant", "precision"),
 )
 ENVIRONMENT = environment()
 _OURS = (

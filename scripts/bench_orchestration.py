@@ -74,6 +74,7 @@ FACTS = BenchFacts(
     ),
     samples=(("search", SAMPLES),),
     environment=(),
+    engine_axes=("variant", "precision"),
 )
 
 

@@ -56,6 +56,7 @@ FACTS = BenchFacts(
     digests=(("variant:large", "b" * 64), ("variant:small", "a" * 64)),
     samples=(("search", 10),),
     environment=(),
+    engine_axes=("variant", "precision"),
 )
 
 ON_DEVICE = OnDevice(

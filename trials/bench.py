@@ -16,7 +16,12 @@ from search_spaces.space import SearchSpace, Task, TaskKind
 from trials.abilities import BuildsAtLength, Workshop
 from trials.backend import Backend, EngineSpec, ModelForm
 from trials.backends.catalog import backend_named
-from trials.capabilities import engine_spec, refuse_ignored, refuse_unmetered
+from trials.capabilities import (
+    engine_axes,
+    engine_spec,
+    refuse_ignored,
+    refuse_unmetered,
+)
 from trials.conversions import Conversions
 from trials.data.dataset import Dataset, LayerSplit, Split, dataset_from_task, synthetic_dataset
 from trials.data.feeding import feeds
@@ -50,11 +55,13 @@ class BenchFacts:
             ``code:metric``; sorted by name.
         samples: (split, number of samples).
         environment: Versions and device facts that change engines.
+        engine_axes: Axes along which engines may differ.
     """
 
     digests: tuple[tuple[str, str], ...]
     samples: tuple[tuple[str, int], ...]
     environment: tuple[tuple[str, str], ...]
+    engine_axes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +125,7 @@ class Bench:
             digests=tuple(sorted(digests)),
             samples=tuple((split.name, len(split)) for split in splits),
             environment=self._environment,
+            engine_axes=engine_axes(self.space, self._capabilities),
         )
 
     def check_meters(self) -> None:

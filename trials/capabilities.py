@@ -253,6 +253,22 @@ def _is_dynamic(deployment: Deployment, capabilities: Capabilities) -> bool:
     return capabilities.dynamic_batch in deployment.options
 
 
+def engine_axes(space: SearchSpace, capabilities: Capabilities) -> tuple[str, ...]:
+    """Name the axes along which engines may differ.
+
+    The batch size is among them only where every engine serves a single one.
+
+    Args:
+        space: Whose axes.
+        capabilities: Those of its backend.
+    """
+    serving = {one.name for one in capabilities.options if one.scope is Scope.SERVING}
+    named = {"concurrency", *LOAD_AXES, *serving}
+    if not capabilities.batch_in_engine:
+        named.add("batch_size")
+    return tuple(axis.name for axis in space.axes if axis.name not in named)
+
+
 def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployment, ...]:
     """Return one deployment for each engine that the space's deployments need.
 

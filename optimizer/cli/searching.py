@@ -36,7 +36,9 @@ NewStudyOption = Annotated[
 ]
 SamplerOption = Annotated[
     SamplerName,
-    typer.Option(help="Who proposes; auto chooses by size and budget, gp only where torch is."),
+    typer.Option(
+        help="Who proposes; auto is front, our own, unless all is tried anyway; gp needs torch."
+    ),
 ]
 
 SentinelOption = Annotated[

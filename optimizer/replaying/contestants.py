@@ -115,9 +115,7 @@ def serving_axes(table: DeploymentTable) -> tuple[str, ...]:
 def engine_axes(table: DeploymentTable) -> tuple[str, ...]:
     """Name the axes along which engines differ."""
     return tuple(
-        axis.name
-        for at, axis in enumerate(table.space.axes)
-        if not _is_one_engine(table, at)
+        axis.name for at, axis in enumerate(table.space.axes) if not _is_one_engine(table, at)
     )
 
 

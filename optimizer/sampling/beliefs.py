@@ -71,22 +71,35 @@ class Beliefs:
         self._engines: dict[int, tuple[float, ...]] = {}
         self.count = 0
         measured = [one for one in seen if one.costs is not None]
-        rows = np.array([one.row for one in measured], dtype=np.int64)
-        costs = np.array([one.costs for one in measured], dtype=float)
+        rows, costs = _rows_of(measured), _costs_of(measured)
         self._goals = self._models(rows, self.coordinates.modelled(costs, rows))
         self._runs = self._running(seen) if len(measured) < len(seen) else None
         self.bounds, free = _linked(measured, costs)
         self._violations = {
-            name: self._model(self._all, rows, np.array([dict(one.violations)[name] for one in measured]))
-            for name in free
+            name: self._model(self._all, rows, _violations_of(measured, name)) for name in free
         }
         self.learn(seen)
 
     def learn(self, seen: Sequence[Observation]) -> None:
         """Take in the observations that came since; the first ones must be as before."""
-        for one in seen[self.count :]:
-            self._learn(one)
+        fresh = seen[self.count :]
         self.count = len(seen)
+        if not fresh:
+            return
+        if self._runs is not None:
+            labels = np.array([_label(one) for one in fresh])
+            self._runs.observe(self._points[_rows_of(fresh)], labels)
+        measured = [one for one in fresh if one.costs is not None]
+        if not measured:
+            return
+        rows = _rows_of(measured)
+        modelled = self.coordinates.modelled(_costs_of(measured), rows)
+        news = [at for at, one in enumerate(measured) if self._is_new_engine(one)]
+        for goal, model in enumerate(self._goals):
+            at = news if goal in self._of_engine else slice(None)
+            model.observe(self._points[rows[at]], modelled[at, goal])
+        for name, model in self._violations.items():
+            model.observe(self._points[rows], _violations_of(measured, name))
 
     def is_outgrown(self, seen: Sequence[Observation]) -> bool:
         """Tell whether observations say something for which there is no model yet."""
@@ -150,28 +163,19 @@ class Beliefs:
         return Posterior(kernel, self._points[self.pool], center=center, spread=spread)
 
     def _running(self, seen: Sequence[Observation]) -> Posterior:
-        rows = np.array([one.row for one in seen], dtype=np.int64)
+        rows = _rows_of(seen)
         labels = np.array([_label(one) for one in seen])
         at = _spread_out(len(rows))
         kernel = fitted(self._all, self._points[rows[at]], labels[at] - _HOPE)
         return Posterior(kernel, self._points[self.pool], center=_HOPE, spread=1.0)
 
-    def _learn(self, one: Observation) -> None:
-        point = self._points[[one.row]]
-        if self._runs is not None:
-            self._runs.observe(point, np.array([_label(one)]))
-        if one.costs is None:
-            return
-        rows = np.array([one.row])
-        modelled = self.coordinates.modelled(np.array([one.costs]), rows)[0]
+    def _is_new_engine(self, one: Observation) -> bool:
+        """Remember what belongs to an engine; tell whether that was not known."""
+        assert one.costs is not None
         engine = int(self._lattice.engines[one.row])
-        for goal, model in enumerate(self._goals):
-            if goal not in self._of_engine or engine not in self._engines:
-                model.observe(point, modelled[[goal]])
+        is_new = engine not in self._engines
         self._engines.setdefault(engine, one.costs)
-        for name, value in one.violations:
-            if name in self._violations:
-                self._violations[name].observe(point, np.array([value]))
+        return is_new
 
 
 def with_engines(lattice: Lattice) -> Points:
@@ -189,8 +193,20 @@ def _factors(lattice: Lattice, *, shared_only: bool) -> Iterator[Factor]:
     for at, axis in varying:
         yield Factor(place=at, coordinates=axis.coordinates)
     shared = sum(axis.is_shared for _, axis in varying)
-    if shared > 1 and shared_only or 1 < shared < len(varying):
+    if (shared > 1 and shared_only) or 1 < shared < len(varying):
         yield Factor(place=len(lattice.axes))
+
+
+def _rows_of(seen: Sequence[Observation]) -> Rows:
+    return np.array([one.row for one in seen], dtype=np.int64)
+
+
+def _costs_of(measured: Sequence[Observation]) -> Matrix:
+    return np.array([one.costs for one in measured], dtype=float)
+
+
+def _violations_of(measured: Sequence[Observation], name: str) -> Matrix:
+    return np.array([dict(one.violations)[name] for one in measured])
 
 
 def _label(one: Observation) -> float:
@@ -210,7 +226,7 @@ def _linked(
     """Find the constraints that are bounds of an objective, and those that must be modelled."""
     bounds, free = [], []
     for name in (name for name, _ in measured[0].violations):
-        values = np.array([dict(one.violations)[name] for one in measured])
+        values = _violations_of(measured, name)
         found = next((bound for bound in _lines(values, costs)), None)
         if found is None:
             free.append(name)

@@ -71,9 +71,7 @@ class _Fit:
             scale=scale,
             noise=noise,
             weights=tuple(rest[:count]),
-            lengths=tuple(
-                next(lengths) if factor.is_ordinal else 0.0 for factor in self._factors
-            ),
+            lengths=tuple(next(lengths) if factor.is_ordinal else 0.0 for factor in self._factors),
         )
 
     def loss(self, logs: Matrix) -> tuple[float, Matrix]:

@@ -17,7 +17,7 @@ once; an objective may belong to the engine; latency times throughput is what is
 Objectives are best told as logarithms where ratios count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -100,9 +100,7 @@ class FrontSampler(BaseSampler):
     def _opened(self, study: Study) -> tuple[History, Proposer]:
         if self._history is None or self._proposer is None or self._study_name != study.study_name:
             self._study_name = study.study_name
-            self._history = History(
-                self._lattice, study.directions, unmeasured=self._unmeasured
-            )
+            self._history = History(self._lattice, study.directions, unmeasured=self._unmeasured)
             self._proposer = Proposer(
                 self._lattice,
                 self._knowledge,
@@ -110,5 +108,3 @@ class FrontSampler(BaseSampler):
                 seed=self._seed,
             )
         return self._history, self._proposer
-
-

@@ -1,8 +1,9 @@
-"""What a study's trials say, as numbers: which points were tried, what came of them, at what price.
+"""What a study's trials say, as numbers: which points were tried, with what result and price.
 
 Ended trials never change, so each is read once.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.sampling.lattice import Lattice, Rows
-
-PRICE = "price_s"
-"""User attribute of a trial: [seconds for what others share, seconds of its own]."""
+from optimizer.sampling.price import PRICE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +105,11 @@ class History:
         if trial.state is not TrialState.COMPLETE:
             return row, None
         limits = dict(trial.constraints)
-        is_measured = self._unmeasured is None or limits.pop(self._unmeasured, 0.0) <= 0
-        costs = tuple(
-            sign * value for sign, value in zip(self._signs, trial.values, strict=True)
-        )
+        costs = tuple(sign * value for sign, value in zip(self._signs, trial.values, strict=True))
+        # what is infinite cannot be modelled, and is no better than what cannot run
+        is_measured = all(map(math.isfinite, costs))
+        if self._unmeasured is not None:
+            is_measured = limits.pop(self._unmeasured, 0.0) <= 0 and is_measured
         shared_s, own_s = _price(trial)
         return row, Observation(
             row=row,

@@ -116,9 +116,7 @@ def lattice_of(
     Raises:
         ValueError: A parameter without end of values, or nothing may be tried.
     """
-    axes = tuple(
-        _axis(name, one, is_shared=name in shared) for name, one in distributions.items()
-    )
+    axes = tuple(_axis(name, one, is_shared=name in shared) for name, one in distributions.items())
     sizes = [len(axis.codes) for axis in axes]
     points = np.indices(sizes, dtype=np.int32).reshape(len(axes), -1).T
     if allows is not None:
@@ -131,12 +129,14 @@ def lattice_of(
 def _axis(name: str, distribution: BaseDistribution, *, is_shared: bool) -> LatticeAxis:
     match distribution:
         case CategoricalDistribution():
-            codes = tuple(distribution.choices)
+            choices = tuple(distribution.choices)
             return LatticeAxis(
-                name=name, distribution=distribution, codes=codes, is_shared=is_shared
+                name=name, distribution=distribution, codes=choices, is_shared=is_shared
             )
         case IntDistribution():
-            codes = tuple(range(distribution.low, distribution.high + 1, distribution.step))
+            codes: tuple[float, ...] = tuple(
+                range(distribution.low, distribution.high + 1, distribution.step)
+            )
         case FloatDistribution(step=float(step)):
             steps = round((distribution.high - distribution.low) / step) + 1
             codes = tuple(distribution.low + step * at for at in range(steps))

@@ -28,6 +28,7 @@ _PRICE_POWER = 0.5  # of the price that gains are divided by; docs/decisions/002
 _AHEAD = 12  # points of a new engine that its price is spread over
 _OVERLAP = 0.7  # share of the gain that is left after a better point of the same engine
 _LIKELY = 0.5
+_LEAST_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,27 @@ class Proposal:
     gain: float | None = None
     shared_s: float = 0.0
     own_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Candidates:
+    """Free points and what is expected of them, each of shape ``(n,)``.
+
+    Attributes:
+        rows: Their numbers on the lattice.
+        gains: Expected growth of the hypervolume.
+        hopes: The growth if all went very well.
+        doubts: Sum of the standard deviations of what is modelled.
+        shared_s: Price of what is shared, seconds; 0 where it is there.
+        own_s: Price of their own, seconds.
+    """
+
+    rows: Rows
+    gains: Matrix
+    hopes: Matrix
+    doubts: Matrix
+    shared_s: Matrix
+    own_s: Matrix
 
 
 class Proposer:
@@ -113,15 +135,21 @@ class Proposer:
         looked = np.argsort(-hopes, kind="stable")[:_MOST_LOOKED_AT]
         looked = looked[hopes[looked] > 0]
         gains = np.zeros(len(at))
-        if len(looked):
-            nodes = self._nodes[None] * spreads[at][looked][:, None, :]
-            costs = beliefs.coordinates.costs(means[at][looked][:, None, :] + nodes, rows[looked])
-            gained = room.above((costs - ideal) / width)
-            for bound in beliefs.bounds:
-                gained = gained * bound.holds(costs)
-            gains[looked] = gained.mean(axis=1) * chances[at][looked]
+        costs = self._drawn(beliefs, means[at][looked], spreads[at][looked], rows[looked])
+        gained = room.above((costs - ideal) / width)
+        for bound in beliefs.bounds:
+            gained = gained * bound.holds(costs)
+        gains[looked] = gained.mean(axis=1) * chances[at][looked]
         shared_s, own_s = Prices(self._lattice, told.seen).expected(rows, pending=told.pending)
-        best = self._worth_most(gains, hopes, spreads[at], rows, shared_s, own_s)
+        candidates = _Candidates(
+            rows=rows,
+            gains=gains,
+            hopes=hopes,
+            doubts=spreads[at].sum(axis=1),
+            shared_s=shared_s,
+            own_s=own_s,
+        )
+        best = self._worth_most(candidates)
         return Proposal(
             row=int(rows[best]),
             gain=float(gains[best]),
@@ -129,23 +157,21 @@ class Proposer:
             own_s=float(own_s[best]),
         )
 
-    def _worth_most(
-        self,
-        gains: Matrix,
-        hopes: Matrix,
-        spreads: Matrix,
-        rows: Rows,
-        shared_s: Matrix,
-        own_s: Matrix,
-    ) -> int:
+    def _drawn(self, beliefs: Beliefs, means: Matrix, spreads: Matrix, rows: Rows) -> Matrix:
+        """Return costs at the nodes of what is believed, shape ``(n, nodes, objectives)``."""
+        modelled = means[:, None, :] + self._nodes[None] * spreads[:, None, :]
+        return beliefs.coordinates.costs(modelled, rows)
+
+    def _worth_most(self, among: _Candidates) -> int:
         """Choose by gain and price; where nothing is to be gained, what is least known.
 
         The price of a new engine is spread over its best points, for it is paid once.
         """
+        gains, shared_s, own_s = among.gains, among.shared_s, among.own_s
         if gains.max() <= 0:
-            return int(np.argmax(hopes if hopes.max() > 0 else spreads.sum(axis=1)))
-        rates = gains / np.maximum(shared_s + own_s, 1e-9) ** _PRICE_POWER
-        engines = self._lattice.engines[rows]
+            return int(np.argmax(among.hopes if among.hopes.max() > 0 else among.doubts))
+        rates = gains / np.maximum(shared_s + own_s, _LEAST_S) ** _PRICE_POWER
+        engines = self._lattice.engines[among.rows]
         fresh = np.flatnonzero((shared_s > 0) & (gains > 0))
         for engine in np.unique(engines[fresh]):
             its = fresh[engines[fresh] == engine]

@@ -1,4 +1,4 @@
-"""Our own sampler for a deployment space: what it may know of deployments before the first trial."""
+"""Our own sampler for a deployment space, with what is known of any deployment beforehand."""
 
 import math
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ class SamplerName(StrEnum):
     """Samplers that a search can be told to use."""
 
     AUTO = "auto"
+    FRONT = "front"
     GP = "gp"
     TPE = "tpe"
     NSGA2 = "nsga2"

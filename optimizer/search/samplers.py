@@ -24,7 +24,6 @@ from optimizer.study.encoding import Encoding
 
 Indices = tuple[int, ...]
 
-_GP_TRIALS = 100  # beyond it one GP proposal costs more than a typical trial (1–2 s of CPU)
 _COUNTABLE = 200_000  # lattice points that are counted one by one, in about a second
 
 
@@ -200,9 +199,15 @@ class DistinctSampler(BaseSampler):
 
 
 def sampler_named(
-    name: SamplerName, encoding: Encoding, *, seed: int, trials: int | None, repeats: bool
+    name: SamplerName,
+    encoding: Encoding,
+    *,
+    seed: int,
+    trials: int | None,
+    repeats: bool,
+    engine_axes: Sequence[str] = ("variant", "precision"),
 ) -> tuple[DistinctSampler, SamplerName]:
-    """Make a sampler; ``auto`` chooses by the size of the space and the budget.
+    """Make a sampler; ``auto`` is ours, unless everything is tried anyway.
 
     Args:
         name: Which one.
@@ -210,6 +215,7 @@ def sampler_named(
         seed: Seeds every random choice.
         trials: Budget in trials, or None where there is none.
         repeats: Allow deployments that were tried before.
+        engine_axes: Axes along which engines differ.
 
     Returns:
         The sampler and the name that ``auto`` came to.
@@ -229,7 +235,11 @@ def sampler_named(
             inner = RandomSampler(seed=seed)
         case SamplerName.GRID:
             inner = GridOrder(encoding, repeats=repeats)
-        case SamplerName.TPE | SamplerName.AUTO:
+        case SamplerName.FRONT | SamplerName.AUTO:
+            from optimizer.search.own_sampler import own_sampler
+
+            inner = own_sampler(encoding, engine_axes=engine_axes, seed=seed)
+        case SamplerName.TPE:
             # the liar keeps parallel proposals apart, as the wrapper does; it costs a commit and
             # another look at all trials
             inner = TPESampler(seed=seed, multivariate=True, constant_liar=False)
@@ -258,13 +268,11 @@ def count_allowed(encoding: Encoding) -> int | None:
 
 
 def _chosen(encoding: Encoding, trials: int | None) -> SamplerName:
-    """Random order where everything is tried anyway, GP where it pays, else TPE."""
+    """Random order where everything is tried anyway, else our own."""
     allowed = count_allowed(encoding)
     if trials is not None and allowed is not None and allowed <= trials:
         return SamplerName.RANDOM
-    if trials is not None and trials <= _GP_TRIALS and importlib.util.find_spec("torch"):
-        return SamplerName.GP
-    return SamplerName.TPE
+    return SamplerName.FRONT
 
 
 def _gp(seed: int) -> BaseSampler:

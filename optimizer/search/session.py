@@ -83,6 +83,7 @@ def searched(
             seed=order.seed + len(study.study.get_trials(deepcopy=False)),
             trials=order.budget.trials,
             repeats=order.repeats,
+            engine_axes=facts.engine_axes,
         )
         telling = stack.enter_context(
             _telling(order.mlflow, study, place, gate=gate, console=console)

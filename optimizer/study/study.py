@@ -16,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizer.errors import StudyError
+from optimizer.sampling.price import PRICE
 from optimizer.search.samplers import DistinctSampler
 from optimizer.study.attributes import (
     DIGESTS,
@@ -280,6 +281,8 @@ class SearchStudy:
         """Write what came of a trial; constraints that are ``already`` written are write-once."""
         told = self._told(outcome)  # first: an outcome that cannot be told would be in every way
         trial.set_user_attr(_OUTCOME, json_from_outcome(outcome))
+        if isinstance(outcome, Completed):
+            trial.set_user_attr(PRICE, _price_s(outcome))
         if told is None:
             assert isinstance(outcome, Failed)
             self._enqueue_again(outcome)  # first: a kill in between must not lose the deployment
@@ -361,9 +364,14 @@ class SearchStudy:
         )
 
 
+def _price_s(outcome: Completed) -> list[float]:
+    """Say what of a trial's seconds went into what others share, and what was its own."""
+    costs = outcome.costs
+    return [costs.convert_s + costs.build_s + costs.score_s, costs.load_s + costs.measure_s]
+
+
 def _known_s(outcome: Outcome) -> float:
     """Say how many seconds a trial is known to have spent, whenever it was ended."""
     if not isinstance(outcome, Completed):
         return 0.0
-    costs = outcome.costs
-    return costs.convert_s + costs.build_s + costs.load_s + costs.measure_s + costs.score_s
+    return sum(_price_s(outcome))
