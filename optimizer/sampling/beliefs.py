@@ -101,10 +101,6 @@ class Beliefs:
         for name, model in self._violations.items():
             model.observe(self._points[rows], _violations_of(measured, name))
 
-    def is_outgrown(self, seen: Sequence[Observation]) -> bool:
-        """Tell whether observations say something for which there is no model yet."""
-        return self._runs is None and any(one.costs is None for one in seen)
-
     @contextmanager
     def assuming(self, rows: Rows) -> Iterator[None]:
         """Take points for measured as expected, as long as this lasts."""

@@ -29,6 +29,7 @@ _AHEAD = 12  # points of a new engine that its price is spread over
 _OVERLAP = 0.7  # share of the gain that is left after a better point of the same engine
 _LIKELY = 0.5
 _LEAST_S = 1e-9
+_ALIKE = 1e-6  # relative; what differs less is equally good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +109,13 @@ class Proposer:
 
     def _believed(self, seen: Sequence[Observation]) -> Beliefs:
         """Bring the beliefs up to date; with new hyperparameters and pool where it is time."""
-        fit_at = fitting_point(len(seen), first=_first_fit(seen))
+        fit_at = _fit_at(seen)
         beliefs = self._beliefs
         if beliefs is None or fit_at != self._fitted or beliefs.count > len(seen):
-            pool = self._pool(seen[:fit_at])
-            beliefs = Beliefs(self._lattice, self._knowledge, pool, seen[:fit_at])
+            beliefs = Beliefs(
+                self._lattice, self._knowledge, self._pool(seen[:fit_at]), seen[:fit_at]
+            )
             self._fitted = fit_at
-        if beliefs.is_outgrown(seen):
-            beliefs = Beliefs(self._lattice, self._knowledge, beliefs.pool, seen)
         beliefs.learn(seen)
         self._beliefs = beliefs
         return beliefs
@@ -169,7 +169,7 @@ class Proposer:
         """
         gains, shared_s, own_s = among.gains, among.shared_s, among.own_s
         if gains.max() <= 0:
-            return int(np.argmax(among.hopes if among.hopes.max() > 0 else among.doubts))
+            return _first_best(among.hopes if among.hopes.max() > 0 else among.doubts)
         rates = gains / np.maximum(shared_s + own_s, _LEAST_S) ** _PRICE_POWER
         engines = self._lattice.engines[among.rows]
         fresh = np.flatnonzero((shared_s > 0) & (gains > 0))
@@ -179,7 +179,7 @@ class Proposer:
             together = np.cumsum(gains[its] * _OVERLAP ** np.arange(len(its)))
             price = shared_s[its[0]] + np.cumsum(own_s[its])
             rates[its[0]] = max(rates[its[0]], float((together / price**_PRICE_POWER).max()))
-        return int(np.argmax(rates))
+        return _first_best(rates)
 
     def _frame(
         self, beliefs: Beliefs, means: Matrix, chances: Matrix, seen: Sequence[Observation]
@@ -250,14 +250,20 @@ class Proposer:
         return np.random.default_rng((self._seed, count))
 
 
-def _first_fit(seen: Sequence[Observation]) -> int:
-    """Return after how many observations enough were measured to believe anything."""
-    measured = 0
-    for count, one in enumerate(seen, start=1):
-        measured += one.costs is not None
-        if measured == _FIRST:
-            return count
-    raise AssertionError("too little was measured to believe anything")
+def _fit_at(seen: Sequence[Observation]) -> int:
+    """Return from how many observations hyperparameters are to be found now.
+
+    Never from fewer than hold the first one that cannot run, for which there is a model only then.
+    """
+    measured = np.cumsum([one.costs is not None for one in seen])
+    first = int(np.searchsorted(measured, _FIRST)) + 1
+    unable = next((at for at, one in enumerate(seen, start=1) if one.costs is None), 0)
+    return max(fitting_point(len(seen), first=first), unable)
+
+
+def _first_best(worths: Matrix) -> int:
+    """Return the first of the best, so that rounding chooses nothing."""
+    return int(np.argmax(worths >= worths.max() * (1 - _ALIKE)))
 
 
 def _front(seen: Sequence[Observation]) -> list[Observation]:

@@ -206,6 +206,7 @@ def sampler_named(
     trials: int | None,
     repeats: bool,
     engine_axes: Sequence[str] = ("variant", "precision"),
+    begun: int = 0,
 ) -> tuple[DistinctSampler, SamplerName]:
     """Make a sampler; ``auto`` is ours, unless everything is tried anyway.
 
@@ -216,6 +217,7 @@ def sampler_named(
         trials: Budget in trials, or None where there is none.
         repeats: Allow deployments that were tried before.
         engine_axes: Axes along which engines differ.
+        begun: Trials that the study has; who draws by chance must not draw the same again.
 
     Returns:
         The sampler and the name that ``auto`` came to.
@@ -226,13 +228,14 @@ def sampler_named(
     if name is SamplerName.AUTO:
         name = _chosen(encoding, trials)
     inner: BaseSampler
+    drawing = seed + begun
     match name:
         case SamplerName.GP:
-            inner = _gp(seed)
+            inner = _gp(drawing)
         case SamplerName.NSGA2:
-            inner = NSGAIISampler(seed=seed)
+            inner = NSGAIISampler(seed=drawing)
         case SamplerName.RANDOM:
-            inner = RandomSampler(seed=seed)
+            inner = RandomSampler(seed=drawing)
         case SamplerName.GRID:
             inner = GridOrder(encoding, repeats=repeats)
         case SamplerName.FRONT | SamplerName.AUTO:
@@ -242,8 +245,8 @@ def sampler_named(
         case SamplerName.TPE:
             # the liar keeps parallel proposals apart, as the wrapper does; it costs a commit and
             # another look at all trials
-            inner = TPESampler(seed=seed, multivariate=True, constant_liar=False)
-    return DistinctSampler(inner, encoding, seed=seed, repeats=repeats), name
+            inner = TPESampler(seed=drawing, multivariate=True, constant_liar=False)
+    return DistinctSampler(inner, encoding, seed=drawing, repeats=repeats), name
 
 
 def check_available(name: SamplerName) -> None:

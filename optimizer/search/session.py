@@ -80,7 +80,8 @@ def searched(
         study.study.sampler, chosen = sampler_named(
             order.sampler,
             study.encoding,
-            seed=order.seed + len(study.study.get_trials(deepcopy=False)),
+            seed=order.seed,
+            begun=len(study.study.get_trials(deepcopy=False)),
             trials=order.budget.trials,
             repeats=order.repeats,
             engine_axes=facts.engine_axes,

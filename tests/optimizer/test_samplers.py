@@ -6,6 +6,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.study import StudyDirection
 from search_fakes import ALLOWED
 
 from optimizer.errors import SpaceExhaustedError
@@ -16,6 +17,7 @@ from search_spaces.deployment import Deployment
 from search_spaces.space import Axis, SearchSpace
 
 LEARNERS = [
+    SamplerName.FRONT,
     SamplerName.GP,
     SamplerName.GRID,
     SamplerName.NSGA2,
@@ -28,16 +30,18 @@ LEARNERS = [
 def ask(space: SearchSpace) -> Callable[..., list[Deployment]]:
     """Ask a fresh study for deployments, telling a smooth made-up value of each."""
     encoding = Encoding(space)
+    directions = [StudyDirection[one.direction.name] for one in space.objectives]
 
     def asked(name: SamplerName, count: int, *, seed: int = 0) -> list[Deployment]:
         sampler, _ = sampler_named(name, encoding, seed=seed, trials=None, repeats=False)
-        study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
+        study = optuna.create_study(sampler=sampler, directions=directions)
         deployments = []
         for _ in range(count):
             trial = study.ask(encoding.distributions)
             deployment = encoding.deployment(trial.params)
             deployments.append(deployment)
-            study.tell(trial, [deployment.batch_size, deployment.concurrency])
+            values = [deployment.batch_size, deployment.concurrency, deployment.batch_size]
+            study.tell(trial, values[: len(directions)])
         return deployments
 
     return asked
@@ -65,17 +69,20 @@ def test_axis_of_one_value_is_nothing_to_warn_of(
     axes = tuple(replace(axis, values=axis.values[:1]) for axis in space.axes[2:])
     encoding = Encoding(replace(space, axes=(*space.axes[:2], *axes)))
     sampler, _ = sampler_named(name, encoding, seed=0, trials=None, repeats=True)
-    study = optuna.create_study(sampler=sampler, directions=["minimize", "maximize"])
+    directions = [StudyDirection[one.direction.name] for one in space.objectives]
+    study = optuna.create_study(sampler=sampler, directions=directions)
     logging.getLogger("optuna").addHandler(caplog.handler)
 
     for number in range(12):  # beyond the ten that samplers draw at random
-        study.tell(study.ask(encoding.distributions), [number, number])
+        study.tell(study.ask(encoding.distributions), [number] * len(directions))
 
     logging.getLogger("optuna").removeHandler(caplog.handler)
     assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.parametrize("name", [SamplerName.TPE, SamplerName.RANDOM, SamplerName.GRID])
+@pytest.mark.parametrize(
+    "name", [SamplerName.FRONT, SamplerName.TPE, SamplerName.RANDOM, SamplerName.GRID]
+)
 def test_sampler_reaches_every_deployment_and_then_has_none_left(
     name: SamplerName, ask: Callable[..., list[Deployment]], space: SearchSpace
 ) -> None:
@@ -145,6 +152,14 @@ def test_auto_tries_everything_in_random_order_where_the_budget_covers_the_space
     _, chosen = sampler_named(SamplerName.AUTO, encoding, seed=0, trials=ALLOWED, repeats=False)
 
     assert chosen is SamplerName.RANDOM
+
+
+def test_auto_is_our_own_where_not_everything_can_be_tried(space: SearchSpace) -> None:
+    _, chosen = sampler_named(
+        SamplerName.AUTO, Encoding(space), seed=0, trials=ALLOWED - 1, repeats=False
+    )
+
+    assert chosen is SamplerName.FRONT
 
 
 def test_allowed_deployments_are_counted(space: SearchSpace) -> None:
