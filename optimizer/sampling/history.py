@@ -1,9 +1,11 @@
 """What a study's trials say, as numbers: which points were tried, with what result and price.
 
-Ended trials never change, so each is read once.
+Ended trials never change, so each is read once. A trial that failed says nothing, for it may have
+been the machine's fault; a point that failed twice is taken for one that cannot run.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.sampling.lattice import Lattice, Rows
 from optimizer.sampling.price import PRICE
+
+_HOPELESS = 2  # failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,8 @@ class History:
         self._lattice = lattice
         self._signs = [-1.0 if one is StudyDirection.MAXIMIZE else 1.0 for one in directions]
         self._unmeasured = unmeasured
-        self._known: dict[int, tuple[int, Observation | None] | None] = {}
+        self._known: dict[int, Observation] = {}
+        self._places: dict[int, int | None] = {}
 
     def told(self, trials: Sequence[FrozenTrial], *, but: int) -> Told:
         """Read the trials.
@@ -80,38 +85,44 @@ class History:
             trials: Of the study, in the order of their numbers.
             but: Number of the trial that asks.
         """
-        seen, pending, taken = [], [], []
-        for trial in trials:
-            if trial.number == but:
+        seen: list[Observation] = []
+        pending, taken = [], []
+        failures: Counter[int] = Counter()
+        for trial in (one for one in trials if one.number != but):
+            row = self._row(trial)
+            if row is None:
                 continue
+            taken.append(row)
             if not trial.state.is_finished():
-                row = self._lattice.row(_params(trial))
-                if row is not None:
-                    pending.append(row)
+                pending.append(row)
                 continue
-            if trial.number not in self._known:
-                self._known[trial.number] = self._read(trial)
-            known = self._known[trial.number]
-            if known is not None:
-                taken.append(known[0])
-                if known[1] is not None:
-                    seen.append(known[1])
-        return Told(seen=tuple(seen), pending=_rows(pending), taken=_rows([*taken, *pending]))
+            failures[row] += trial.state is not TrialState.COMPLETE
+            if trial.state is TrialState.COMPLETE or failures[row] == _HOPELESS:
+                if trial.number not in self._known:
+                    self._known[trial.number] = self._read(trial, row)
+                seen.append(self._known[trial.number])
+        return Told(seen=tuple(seen), pending=_rows(pending), taken=_rows(taken))
 
-    def _read(self, trial: FrozenTrial) -> tuple[int, Observation | None] | None:
-        row = self._lattice.row(trial.params)
-        if row is None:
-            return None
+    def _row(self, trial: FrozenTrial) -> int | None:
+        """Find a trial's point; one that has ended is looked for once."""
+        if trial.number not in self._places:
+            row = self._lattice.row(_params(trial))
+            if not trial.state.is_finished():
+                return row
+            self._places[trial.number] = row
+        return self._places[trial.number]
+
+    def _read(self, trial: FrozenTrial, row: int) -> Observation:
+        shared_s, own_s = _price(trial)
         if trial.state is not TrialState.COMPLETE:
-            return row, None
+            return Observation(row=row, costs=None, violations=(), shared_s=shared_s, own_s=own_s)
         limits = dict(trial.constraints)
         costs = tuple(sign * value for sign, value in zip(self._signs, trial.values, strict=True))
         # what is infinite cannot be modelled, and is no better than what cannot run
         is_measured = all(map(math.isfinite, costs))
         if self._unmeasured is not None:
             is_measured = limits.pop(self._unmeasured, 0.0) <= 0 and is_measured
-        shared_s, own_s = _price(trial)
-        return row, Observation(
+        return Observation(
             row=row,
             costs=costs if is_measured else None,
             violations=tuple(sorted(limits.items())) if is_measured else (),

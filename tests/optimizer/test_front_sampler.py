@@ -129,6 +129,25 @@ def test_failed_trials_are_not_tried_again_by_the_sampler() -> None:
     assert len(set(params)) == 12
 
 
+def test_corner_that_breaks_again_and_again_is_left_alone() -> None:
+    """Each is tried once more, as a search does; that it broke twice says something."""
+    study = new_study()
+    broken = set()
+    for _ in range(40):
+        trial = study.ask(DISTRIBUTIONS)
+        params = trial.params
+        if params["model"] != "large" or params["log2(batch)"] < 2:
+            told(study, trial)
+            continue
+        study.tell(trial, state=TrialState.FAIL)
+        point = tuple(params.items())
+        if point not in broken:
+            study.enqueue_trial(params)
+        broken.add(point)
+
+    assert 1 <= len(broken) <= 6  # of 20 such points
+
+
 def test_infinite_value_is_no_worse_than_a_point_that_cannot_run() -> None:
     study = new_study()
     for number in range(20):
