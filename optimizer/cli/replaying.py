@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NO_BOUNDS = "none"
 
-_QUICK = "random,sobol,nsga2,tpe,tpe-multivariate-distinct,hill,grid"
+_QUICK = "front,random,sobol,nsga2,tpe,tpe-multivariate-distinct,hill,grid"
 
 
 def record(
@@ -136,9 +136,9 @@ def replay(
     deployments that share them, loading and measuring each time. Prints what it cost to reach 90,
     95 and 99 % of the hypervolume of the whole table, and how near the best points came.
 
-    Samplers: random, sobol, nsga2, tpe, tpe-multivariate, gp (where torch is; 100 trials at most),
-    auto (OptunaHub's, where optunahub is), each also with -distinct for one that never repeats a
-    deployment; hill (Model Analyzer's quick mode); grid.
+    Samplers: front (ours); random, sobol, nsga2, tpe, tpe-multivariate, gp (where torch is; 100
+    trials at most), auto (OptunaHub's, where optunahub is), each also with -distinct for one that
+    never repeats a deployment; hill (Model Analyzer's quick mode); grid.
 
     Examples:
 
