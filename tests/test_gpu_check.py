@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from untraced import untraced
 
 pytest.importorskip("torch", reason="needs the extra trifront[torch]")
 
@@ -45,6 +46,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         timeout=280,
+        env=untraced(),
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
@@ -101,6 +103,7 @@ def test_what_was_recorded_becomes_a_table_that_is_searched(checked: Path) -> No
         capture_output=True,
         text=True,
         timeout=100,
+        env=untraced(),
         check=False,
     )
 

@@ -16,6 +16,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import numpy as np
+from untraced import untraced
 
 from optimizer.study.records import TrialRecord
 from optimizer.tracking.client import open_publisher
@@ -247,7 +248,7 @@ class Server:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *where, *stores, *self._options],
             cwd=self.folder,
-            env=os.environ
+            env=untraced()
             | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,9 +1,9 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from real_spaces import write_data, write_model, write_space
+from untraced import untraced
 
 PROGRAM = str(Path(sys.executable).with_name("trifront"))
 OURS = {"matplotlib", "fontconfig", "mesa_shader_cache"}  # caches of fonts, and nobody else's
@@ -18,7 +18,7 @@ def test_no_command_reports_to_the_makers_of_a_library_or_leaves_files_at_home(
         folder.mkdir()
     model, data = write_model(work / "net.onnx"), write_data(work / "data.npz")
     space = write_space(work, {"net": model}).source
-    environment = os.environ | {"HOME": str(home), "TMPDIR": str(temporary)}
+    environment = untraced() | {"HOME": str(home), "TMPDIR": str(temporary)}
     for variable in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
         environment.pop(variable, None)
 

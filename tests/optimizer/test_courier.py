@@ -219,6 +219,7 @@ def test_courier_is_not_started_while_anybody_measures(
     assert courier.pid is not None
 
 
+@pytest.mark.quiet
 def test_courier_that_is_born_counts_as_working_at_once(
     courier: Courier, workspace: Workspace
 ) -> None:
@@ -293,6 +294,7 @@ class WatchingView(ListeningView):
             self.spent_ns.append((name, sum(int(one.read_text().split()[0]) for one in tasks)))
 
 
+@pytest.mark.quiet
 def test_courier_uses_no_processor_while_a_real_engine_is_measured(tmp_path: Path) -> None:
     """Hundreds of records wait, so that it would work all the time if it were let."""
     space = write_space(tmp_path)

@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from untraced import untraced
+
 SCRIPT = Path(__file__).parents[2] / "scripts/kill_search.py"
 
 
@@ -9,7 +11,9 @@ def test_killed_search_loses_at_most_the_running_trial_and_leaves_nothing_behind
     """The small form of the script, which says what it looks at; ten kills take minutes."""
     command = [sys.executable, str(SCRIPT), "--kills", "3", "--seed", "1"]
 
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=110, env=untraced()
+    )
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "BAD" not in ran.stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from untraced import untraced
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
@@ -26,6 +27,7 @@ def run(notebook: Path, to: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=500,
+        env=untraced(),
         check=False,
     )
 

@@ -1,6 +1,5 @@
 """Exports in MLflow's model registry: once each, with files that outlive runs."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ import mlflow
 import pytest
 from real_exports import measured_case
 from tracking_fakes import OwnMlflow, a_server, a_trial, own_mlflow
+from untraced import untraced
 
 from optimizer.errors import BundleError, TrackingError, UnavailableError, UsageError
 from optimizer.registering import register, registry_at
@@ -49,7 +49,7 @@ def downloaded(uri: str, tracking_uri: str, folder: Path) -> Path:
     """Download a version as its users do, with MLflow's own tool."""
     subprocess.run(
         [sys.executable, "-m", "mlflow", "artifacts", "download", "-u", uri, "-d", str(folder)],
-        env=os.environ | {"MLFLOW_TRACKING_URI": tracking_uri},
+        env=untraced() | {"MLFLOW_TRACKING_URI": tracking_uri},
         check=True,
         capture_output=True,
     )

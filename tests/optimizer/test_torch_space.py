@@ -52,7 +52,7 @@ def test_torch_space_is_searched_and_its_front_exported_and_verified(tmp_path: P
     searched = trifront("search", "space.yaml", "--trials", "4", folder=tmp_path)
     exported = trifront("export", "knee", "--to", "bundle", folder=tmp_path)
     refused = trifront("export", "knee", "--format", "onnx", "--to", "no", folder=tmp_path)
-    verified = trifront("verify", "bundle", "--json", folder=tmp_path)
+    verified = trifront("verify", "bundle", "--sessions", "1", "--json", folder=tmp_path)
 
     assert searched.returncode == 0, searched.stderr
     assert "all 4 trials are done" in searched.stderr

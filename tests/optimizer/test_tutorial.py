@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from untraced import untraced
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "follow_tutorial.py"
 
@@ -15,6 +16,7 @@ def follow(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         timeout=timeout_s,
+        env=untraced(),
         check=False,
     )
 

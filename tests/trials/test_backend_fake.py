@@ -101,6 +101,7 @@ def test_block_is_long_enough_and_obeys_littles_law(
     assert in_flight == pytest.approx(concurrency)
 
 
+@pytest.mark.quiet
 def test_computing_blocks_takes_no_time_of_its_own(tmp_path: Path) -> None:
     loaded = engine(tmp_path, replace(SOURCE, work_ms=100_000))
     started = perf_counter()
@@ -111,6 +112,7 @@ def test_computing_blocks_takes_no_time_of_its_own(tmp_path: Path) -> None:
     assert block.window_s > 60 * (perf_counter() - started)
 
 
+@pytest.mark.quiet
 def test_requests_of_a_lane_take_real_time(tmp_path: Path) -> None:
     loaded = engine(tmp_path, replace(SOURCE, work_ms=5))
     with loaded.lane([samples(4)]) as requests:

@@ -13,6 +13,8 @@ from trials.backend import Request, Tensors, TensorSpec
 from trials.errors import FaultError, MemoryLimitError
 from trials.measuring.closed_loop import ClosedLoop, Quota
 
+pytestmark = pytest.mark.quiet
+
 BATCHES: list[Tensors] = [{"x": np.array([float(at)])} for at in range(8)]
 
 

@@ -269,7 +269,7 @@ def test_requests_that_are_served_obey_littles_law(
 
     with loop:
         loop.block(quota(each=5))  # the first one fills the line
-        block = loop.block(quota(window_s=0.02, requests=200 * contexts, each=100))
+        block = loop.block(quota(requests=200 * contexts, each=100))
 
     rate = block.latencies_s.size / block.window_s
     served = rate * block.latencies_s.mean()
@@ -294,6 +294,7 @@ def test_one_thread_drives_all_contexts_while_it_keeps_up() -> None:
     assert found.enqueue_share < 0.2
 
 
+@pytest.mark.quiet
 def test_contexts_get_threads_of_their_own_where_one_is_busy_enqueuing() -> None:
     engine = engine_on(RealClock(), call_us=300.0, kernel_us=(10.0,), at_once=3)
 
@@ -319,6 +320,7 @@ def test_single_context_keeps_its_one_thread_however_busy() -> None:
 
 
 @pytest.mark.parametrize("call_us", [5.0, 300.0], ids=["one thread", "a thread for each"])
+@pytest.mark.quiet
 def test_error_of_a_context_is_raised_as_it_was(call_us: float) -> None:
     engine = engine_on(RealClock(), call_us=call_us, kernel_us=(40.0,), breaks_at=60)
 
@@ -367,6 +369,7 @@ class BindingsMeter(ScriptedGpu):
         return GpuEnergy(at_s=perf_counter(), total_j=float(len(self._engine.entered)))
 
 
+@pytest.mark.quiet
 def test_no_block_counts_whose_meters_were_read_over_a_change_of_who_drives() -> None:
     """As the first would where the cold call took the time of the warm-up."""
     slow_once = (200_000.0, *[10.0] * 100_000)
@@ -385,6 +388,7 @@ def test_no_block_counts_whose_meters_were_read_over_a_change_of_who_drives() ->
     assert {(one.begin_j, one.end_j) for one in told} == {(6.0, 6.0)}
 
 
+@pytest.mark.quiet
 def test_drive_records_how_requests_went_to_the_device() -> None:
     engine = engine_on(RealClock(), call_us=4.0, kernel_us=(300.0,), at_once=2)
     plan = MeasuringPlan(max_s=1.0, block_s=0.05, warmup_s=0.02, block_requests=50)
@@ -401,6 +405,7 @@ def test_drive_records_how_requests_went_to_the_device() -> None:
     assert all(isinstance(block, Block) and block.device is not None for block in driven.blocks)
 
 
+@pytest.mark.quiet
 def test_drive_warns_of_a_host_that_is_as_slow_as_the_device() -> None:
     engine = engine_on(RealClock(), call_us=30.0, kernel_us=(50.0,))
     plan = MeasuringPlan(max_s=0.5, block_s=0.05, warmup_s=0.02, block_requests=50)

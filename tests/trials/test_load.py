@@ -18,6 +18,8 @@ from trials.measuring.contention import Reading
 from trials.measuring.load import CONTENDED, Driven, drive
 from trials.measuring.stopping import Question
 
+pytestmark = pytest.mark.quiet
+
 BATCHES: list[Tensors] = [{"x": np.zeros(1)}] * 4
 PLAN = MeasuringPlan(warmup_s=0.01, block_s=0.02, block_requests=5, max_s=1.5)
 

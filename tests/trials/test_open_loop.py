@@ -15,6 +15,8 @@ from trials.measuring.ladder import ladder_over
 from trials.measuring.open_loop import OpenLoop
 from trials.measuring.served import Served, Timetable, check_served
 
+pytestmark = pytest.mark.quiet
+
 MS = 1_000_000
 
 

@@ -5,10 +5,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from real_spaces import FEATURES, point, write_model
 
 from trials.backends.catalog import backend_named
 from trials.measuring.resting import wait_until_resting
+
+pytestmark = pytest.mark.quiet
 
 
 def spin_until(ends: threading.Event) -> None:

@@ -106,9 +106,19 @@ def _is_users(name: str, origin: Path) -> bool:
         return True
     if name.partition(".")[0] in _OWN_PACKAGES or name == "__main__" or not origin.is_file():
         return False
+    return not _is_installed(origin)
+
+
+@cache
+def _is_installed(origin: Path) -> bool:
+    """Tell it once of each of the thousands of modules that a process with torch has loaded."""
+    return any(origin.resolve().is_relative_to(folder) for folder in _installed())
+
+
+@cache
+def _installed() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
-    installed = {Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib")}
-    return not any(origin.resolve().is_relative_to(folder) for folder in installed)
+    return tuple(Path(paths[kind]).resolve() for kind in ("stdlib", "platstdlib", "purelib"))
 
 
 def reason_of(error: BaseException) -> str:
