@@ -18,6 +18,7 @@ from optimizer.cli import (
     certifying,
     comparing,
     effects,
+    explaining,
     exporting,
     harvest,
     health,
@@ -48,6 +49,7 @@ app.command("precision-report")(sensitivity.precision_report)
 app.command()(harvest.front)
 app.command()(harvest.show)
 app.command()(effects.effect)
+app.command()(explaining.explain)
 app.command()(certifying.certify)
 app.command()(reporting.report)
 app.command()(saturating.saturate)

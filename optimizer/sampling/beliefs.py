@@ -126,6 +126,39 @@ class Beliefs:
             spreads[is_known, goal] = 0.0
         return means, spreads
 
+    def doubts(self, spreads: Matrix) -> Matrix:
+        """Return standard deviations of costs as they would be measured.
+
+        Args:
+            spreads: Of what is modelled, shape ``(n, objectives)``.
+        """
+        noises = np.array([model.noise for model in self._goals])
+        noises[list(self._of_engine)] = 0.0
+        return np.sqrt(self.coordinates.summed(spreads**2 + noises))
+
+    def main_effects(self) -> Matrix:
+        """Return how much of what is believed each axis explains alone.
+
+        The variance of the mean over all points of one value, as a share of the variance of all
+        (first-order indices of Sobol' 1993), over the points that are looked at.
+
+        Returns:
+            Shape ``(axes, objectives)``, in [0, 1]; NaN where all is alike.
+        """
+        means, _ = self.expected()
+        costs = self.coordinates.costs(means, self.pool)
+        points = self._lattice.points[self.pool]
+        whole = costs.var(axis=0)
+        shares = np.full((len(self._lattice.axes), costs.shape[1]), np.nan)
+        for place in range(len(self._lattice.axes)):
+            _, group, sizes = np.unique(points[:, place], return_inverse=True, return_counts=True)
+            for goal, column in enumerate(costs.T):
+                if whole[goal] > _EXACT**2:
+                    by_value = np.bincount(group.ravel(), weights=column) / sizes
+                    off = by_value[group.ravel()] - column.mean()
+                    shares[place, goal] = np.mean(off**2) / whole[goal]
+        return shares
+
     def chances(self) -> Matrix:
         """Return how likely each point can run and meets the bounds that are no :class:`Bound`.
 

@@ -6,7 +6,7 @@ been the machine's fault; a point that failed twice is taken for one that cannot
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,22 +78,38 @@ class History:
         self._known: dict[int, Observation] = {}
         self._places: dict[int, int | None] = {}
 
+    def told_to(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Told:
+        """Read the trials as they were when one of them asked."""
+        asked = trial.datetime_start
+        assert asked is not None, "a trial that waits has not asked"
+        earlier = [one for one in trials if one.datetime_start and one.number < trial.number]
+        ended = {
+            one.number
+            for one in earlier
+            if one.datetime_complete is not None and one.datetime_complete <= asked
+        }
+        return self._read_all(earlier, ended)
+
     def told(self, trials: Sequence[FrozenTrial], *, but: int) -> Told:
-        """Read the trials.
+        """Read the trials as they are.
 
         Args:
             trials: Of the study, in the order of their numbers.
             but: Number of the trial that asks.
         """
+        others = [one for one in trials if one.number != but]
+        return self._read_all(others, {one.number for one in others if one.state.is_finished()})
+
+    def _read_all(self, trials: Sequence[FrozenTrial], ended: Container[int]) -> Told:
         seen: list[Observation] = []
         pending, taken = [], []
         failures: Counter[int] = Counter()
-        for trial in (one for one in trials if one.number != but):
+        for trial in trials:
             row = self._row(trial)
             if row is None:
                 continue
             taken.append(row)
-            if not trial.state.is_finished():
+            if trial.number not in ended:
                 pending.append(row)
                 continue
             failures[row] += trial.state is not TrialState.COMPLETE

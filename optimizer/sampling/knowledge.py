@@ -69,6 +69,10 @@ class Coordinates:
         """Return the costs again, shape ``(n, …, objectives)``."""
         return self._shifted(modelled, rows, sign=1.0)
 
+    def summed(self, variances: Matrix) -> Matrix:
+        """Return the variances of costs, from those of what is modelled."""
+        return self.lowest(variances)
+
     def lowest(self, spreads: Matrix) -> Matrix:
         """Return how far costs may fall when all that is modelled falls by so much."""
         found = spreads.copy()

@@ -51,22 +51,26 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Candidates:
-    """Free points and what is expected of them, each of shape ``(n,)``.
+class Weighed:
+    """Free points and what is expected of them, each of shape ``(n,)`` where nothing is said.
 
     Attributes:
         rows: Their numbers on the lattice.
-        gains: Expected growth of the hypervolume.
+        costs: Expected costs, shape ``(n, objectives)``.
+        doubts: Standard deviations of what would be measured, shape ``(n, objectives)``.
+        chances: How likely each can run and meets the bounds on what is no objective.
+        gains: Expected growth of the hypervolume, as a share of the box.
         hopes: The growth if all went very well.
-        doubts: Sum of the standard deviations of what is modelled.
         shared_s: Price of what is shared, seconds; 0 where it is there.
         own_s: Price of their own, seconds.
     """
 
     rows: Rows
+    costs: Matrix
+    doubts: Matrix
+    chances: Matrix
     gains: Matrix
     hopes: Matrix
-    doubts: Matrix
     shared_s: Matrix
     own_s: Matrix
 
@@ -94,20 +98,39 @@ class Proposer:
 
     def propose(self, told: Told) -> Proposal | None:
         """Propose a point, or None where all are taken."""
+        free = self._free(told)
+        if not len(free):
+            return None
+        if not has_learned(told):
+            return Proposal(row=self._to_learn_from(told, free))
+        weighed = self.weighed(told)
+        if not len(weighed.rows):
+            return Proposal(row=int(self._random(len(told.seen)).choice(free)))
+        best = self._worth_most(weighed)
+        return Proposal(
+            row=int(weighed.rows[best]),
+            gain=float(weighed.gains[best]),
+            shared_s=float(weighed.shared_s[best]),
+            own_s=float(weighed.own_s[best]),
+        )
+
+    def weighed(self, told: Told) -> Weighed:
+        """Say what is expected of the free points that are looked at.
+
+        Args:
+            told: Of which something was learned; see :func:`has_learned`.
+        """
+        beliefs = self.believed(told.seen)
+        at = np.flatnonzero(np.isin(beliefs.pool, self._free(told)))
+        with beliefs.assuming(told.pending):
+            return self._weighed(beliefs, at, told)
+
+    def _free(self, told: Told) -> Rows:
         free = np.ones(len(self._lattice), dtype=bool)
         free[told.taken] = False
-        if not free.any():
-            return None
-        if sum(one.costs is not None for one in told.seen) < _FIRST:
-            return Proposal(row=self._to_learn_from(told, np.flatnonzero(free)))
-        beliefs = self._believed(told.seen)
-        is_free = free[beliefs.pool]
-        if not is_free.any():
-            return Proposal(row=int(self._random(len(told.seen)).choice(np.flatnonzero(free))))
-        with beliefs.assuming(told.pending):
-            return self._best(beliefs, np.flatnonzero(is_free), told)
+        return np.flatnonzero(free)
 
-    def _believed(self, seen: Sequence[Observation]) -> Beliefs:
+    def believed(self, seen: Sequence[Observation]) -> Beliefs:
         """Bring the beliefs up to date; with new hyperparameters and pool where it is time."""
         fit_at = _fit_at(seen)
         beliefs = self._beliefs
@@ -120,41 +143,36 @@ class Proposer:
         self._beliefs = beliefs
         return beliefs
 
-    def _best(self, beliefs: Beliefs, at: Rows, told: Told) -> Proposal:
+    def _weighed(self, beliefs: Beliefs, at: Rows, told: Told) -> Weighed:
         means, spreads = beliefs.expected()
         chances = beliefs.chances()
-        rows = beliefs.pool[at]
         ideal, width = self._frame(beliefs, means, chances, told.seen)
         front = np.array(
             [one.costs for one in told.seen if one.costs is not None and one.is_feasible]
         ).reshape(-1, means.shape[1])
         room = Room((front - ideal) / width)
-        lowest = beliefs.coordinates.costs(means[at], rows)
-        lowest = lowest - _HOPEFUL * beliefs.coordinates.lowest(spreads[at])
-        hopes = room.above((lowest - ideal) / width) * chances[at]
+        rows, means, spreads, chances = beliefs.pool[at], means[at], spreads[at], chances[at]
+        expected = beliefs.coordinates.costs(means, rows)
+        lowest = expected - _HOPEFUL * beliefs.coordinates.lowest(spreads)
+        hopes = room.above((lowest - ideal) / width) * chances
         looked = np.argsort(-hopes, kind="stable")[:_MOST_LOOKED_AT]
         looked = looked[hopes[looked] > 0]
         gains = np.zeros(len(at))
-        costs = self._drawn(beliefs, means[at][looked], spreads[at][looked], rows[looked])
+        costs = self._drawn(beliefs, means[looked], spreads[looked], rows[looked])
         gained = room.above((costs - ideal) / width)
         for bound in beliefs.bounds:
             gained = gained * bound.holds(costs)
-        gains[looked] = gained.mean(axis=1) * chances[at][looked]
+        gains[looked] = gained.mean(axis=1) * chances[looked]
         shared_s, own_s = Prices(self._lattice, told.seen).expected(rows, pending=told.pending)
-        candidates = _Candidates(
+        return Weighed(
             rows=rows,
+            costs=expected,
+            doubts=beliefs.doubts(spreads),
+            chances=chances,
             gains=gains,
             hopes=hopes,
-            doubts=spreads[at].sum(axis=1),
             shared_s=shared_s,
             own_s=own_s,
-        )
-        best = self._worth_most(candidates)
-        return Proposal(
-            row=int(rows[best]),
-            gain=float(gains[best]),
-            shared_s=float(shared_s[best]),
-            own_s=float(own_s[best]),
         )
 
     def _drawn(self, beliefs: Beliefs, means: Matrix, spreads: Matrix, rows: Rows) -> Matrix:
@@ -162,14 +180,13 @@ class Proposer:
         modelled = means[:, None, :] + self._nodes[None] * spreads[:, None, :]
         return beliefs.coordinates.costs(modelled, rows)
 
-    def _worth_most(self, among: _Candidates) -> int:
-        """Choose by gain and price; where nothing is to be gained, what is least known.
+    def worths(self, among: Weighed) -> Matrix:
+        """Return what points are worth trying: gain by price, shape ``(n,)``.
 
-        The price of a new engine is spread over its best points, for it is paid once.
+        The price of a new engine is spread over its best points, for it is paid once; the best of
+        them is worth what they are together.
         """
         gains, shared_s, own_s = among.gains, among.shared_s, among.own_s
-        if gains.max() <= 0:
-            return _first_best(among.hopes if among.hopes.max() > 0 else among.doubts)
         rates = gains / np.maximum(shared_s + own_s, _LEAST_S) ** _PRICE_POWER
         engines = self._lattice.engines[among.rows]
         fresh = np.flatnonzero((shared_s > 0) & (gains > 0))
@@ -179,7 +196,13 @@ class Proposer:
             together = np.cumsum(gains[its] * _OVERLAP ** np.arange(len(its)))
             price = shared_s[its[0]] + np.cumsum(own_s[its])
             rates[its[0]] = max(rates[its[0]], float((together / price**_PRICE_POWER).max()))
-        return _first_best(rates)
+        return np.asarray(rates)
+
+    def _worth_most(self, among: Weighed) -> int:
+        """Choose by gain and price; where nothing is to be gained, what is least known."""
+        if among.gains.max() > 0:
+            return _first_best(self.worths(among))
+        return _first_best(among.hopes if among.hopes.max() > 0 else among.doubts.sum(axis=1))
 
     def _frame(
         self, beliefs: Beliefs, means: Matrix, chances: Matrix, seen: Sequence[Observation]
@@ -248,6 +271,11 @@ class Proposer:
 
     def _random(self, count: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, count))
+
+
+def has_learned(told: Told) -> bool:
+    """Tell whether enough was measured to believe anything."""
+    return sum(one.costs is not None for one in told.seen) >= _FIRST
 
 
 def _fit_at(seen: Sequence[Observation]) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from optimizer.sampling.front_sampler import FrontSampler
 from optimizer.sampling.knowledge import Knowledge, LittlesLaw
-from optimizer.sampling.lattice import Points, lattice_of
+from optimizer.sampling.lattice import Lattice, Points, lattice_of
 from optimizer.study.encoding import Encoding
 from optimizer.study.objectives import DEPLOYABLE
 from search_spaces.space import SearchSpace
@@ -37,14 +37,25 @@ def own_sampler(encoding: Encoding, *, engine_axes: Sequence[str], seed: int) ->
         engine_axes: Axes along which engines differ.
         seed: Of ties and of the first points.
     """
-    names = {one.axis.name: one.name for one in encoding.parameters}
-    lattice = lattice_of(
-        encoding.distributions,
-        shared=[names[axis] for axis in engine_axes],
-        allows=lambda points: allowed(encoding, points),
-    )
     return FrontSampler(
-        lattice, knowledge=knowledge_of(encoding), unmeasured=DEPLOYABLE, seed=seed
+        lattice_of_space(encoding, engine_axes=engine_axes),
+        knowledge=knowledge_of(encoding),
+        unmeasured=DEPLOYABLE,
+        seed=seed,
+    )
+
+
+def lattice_of_space(encoding: Encoding, *, engine_axes: Sequence[str]) -> Lattice:
+    """Enumerate the deployments that the rules allow.
+
+    Args:
+        encoding: The space.
+        engine_axes: Axes along which engines differ; others than the space's are not looked at.
+    """
+    return lattice_of(
+        encoding.distributions,
+        shared=[one.name for one in encoding.parameters if one.axis.name in engine_axes],
+        allows=lambda points: allowed(encoding, points),
     )
 
 

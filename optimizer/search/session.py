@@ -14,6 +14,7 @@ from optimizer.search.samplers import check_available, sampler_named
 from optimizer.search.search import Finished, Search, View
 from optimizer.search.sentinel import Sentinel
 from optimizer.search.views import opened_view
+from optimizer.study.attributes import ENGINE_AXES
 from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
 from optimizer.study.study import SearchStudy
@@ -77,6 +78,7 @@ def searched(
         facts = worker.describe()
         storage = open_storage(place.url, place.workspace)
         study = open_study(storage, place.url, order.study or space.name, space=space, facts=facts)
+        study.remember(ENGINE_AXES, ",".join(facts.engine_axes))
         study.study.sampler, chosen = sampler_named(
             order.sampler,
             study.encoding,

@@ -9,3 +9,4 @@ SPACE = "trifront:space"
 SPACE_FILE = "trifront:space_file"
 DIGESTS = "trifront:digests"
 ENVIRONMENT = "trifront:environment"
+ENGINE_AXES = "trifront:engine_axes"  # separated by commas
