@@ -1,12 +1,12 @@
 """A space of backend ``torch``, searched and exported as a user does."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from untraced import untraced
 
 pytest.importorskip("torch", reason="needs the extra trifront[torch]")
 
@@ -37,7 +37,7 @@ def trifront(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]
     return subprocess.run(
         [str(Path(sys.executable).with_name("trifront")), *arguments],
         cwd=folder,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        env=untraced() | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=250,
