@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
@@ -98,13 +99,14 @@ class Proposer:
 
     def propose(self, told: Told) -> Proposal | None:
         """Propose a point, or None where all are taken."""
-        free = self._free(told)
-        if not len(free):
+        is_free = self._is_free(told)
+        if not is_free.any():
             return None
         if not has_learned(told):
-            return Proposal(row=self._to_learn_from(told, free))
+            return Proposal(row=self._to_learn_from(told, np.flatnonzero(is_free)))
         weighed = self.weighed(told)
         if not len(weighed.rows):
+            free = np.flatnonzero(is_free)
             return Proposal(row=int(self._random(len(told.seen)).choice(free)))
         best = self._worth_most(weighed)
         return Proposal(
@@ -121,14 +123,14 @@ class Proposer:
             told: Of which something was learned; see :func:`has_learned`.
         """
         beliefs = self.believed(told.seen)
-        at = np.flatnonzero(np.isin(beliefs.pool, self._free(told)))
+        at = np.flatnonzero(self._is_free(told)[beliefs.pool])
         with beliefs.assuming(told.pending):
             return self._weighed(beliefs, at, told)
 
-    def _free(self, told: Told) -> Rows:
-        free = np.ones(len(self._lattice), dtype=bool)
-        free[told.taken] = False
-        return np.flatnonzero(free)
+    def _is_free(self, told: Told) -> NDArray[np.bool_]:
+        is_free = np.ones(len(self._lattice), dtype=bool)
+        is_free[told.taken] = False
+        return is_free
 
     def believed(self, seen: Sequence[Observation]) -> Beliefs:
         """Bring the beliefs up to date; with new hyperparameters and pool where it is time."""

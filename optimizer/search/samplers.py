@@ -25,6 +25,7 @@ from optimizer.study.encoding import Encoding
 
 Indices = tuple[int, ...]
 
+_ENUMERABLE = 4_000_000  # lattice points that our own sampler holds in memory, in a gigabyte
 _COUNTABLE = 200_000  # lattice points that are counted one by one, in about a second
 
 
@@ -224,7 +225,7 @@ def sampler_named(
         The sampler and the name that ``auto`` came to.
 
     Raises:
-        UsageError: ``gp`` without torch.
+        UsageError: ``gp`` without torch, ``front`` in a space too large for it.
     """
     if name is SamplerName.AUTO:
         name = _chosen(encoding, trials)
@@ -242,6 +243,12 @@ def sampler_named(
         case SamplerName.FRONT | SamplerName.AUTO:
             from optimizer.search.own_sampler import own_sampler
 
+            if lattice_size(encoding) > _ENUMERABLE:
+                raise UsageError(
+                    f"the front sampler looks at every point, and '{encoding.space.name}' has "
+                    f"{lattice_size(encoding):,.0f}, more than {_ENUMERABLE:,}",
+                    hint="choose --sampler tpe, or take values out of its axes",
+                )
             inner = own_sampler(encoding, engine_axes=engine_axes, seed=seed)
         case SamplerName.TPE:
             # the liar keeps parallel proposals apart, as the wrapper does; it costs a commit and
@@ -265,18 +272,23 @@ def check_available(name: SamplerName) -> None:
 
 def count_allowed(encoding: Encoding) -> int | None:
     """Count the deployments that the rules allow; None where the lattice is too large to walk."""
-    sizes = [range(len(parameter.codes)) for parameter in encoding.parameters]
-    if np.prod([len(size) for size in sizes], dtype=float) > _COUNTABLE:
+    if lattice_size(encoding) > _COUNTABLE:
         return None
+    sizes = [range(len(parameter.codes)) for parameter in encoding.parameters]
     return sum(map(encoding.allows, product(*sizes)))
 
 
+def lattice_size(encoding: Encoding) -> float:
+    """Return the number of points of a space, those that its rules forbid included."""
+    return float(np.prod([len(one.codes) for one in encoding.parameters], dtype=float))
+
+
 def _chosen(encoding: Encoding, trials: int | None) -> SamplerName:
-    """Random order where everything is tried anyway, else our own."""
+    """Choose random order where all is tried anyway, our own where it can be held, else TPE."""
     allowed = count_allowed(encoding)
     if trials is not None and allowed is not None and allowed <= trials:
         return SamplerName.RANDOM
-    return SamplerName.FRONT
+    return SamplerName.FRONT if lattice_size(encoding) <= _ENUMERABLE else SamplerName.TPE
 
 
 def _gp(seed: int) -> BaseSampler:

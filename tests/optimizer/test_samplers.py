@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from search_fakes import ALLOWED
 
-from optimizer.errors import SpaceExhaustedError
+from optimizer.errors import SpaceExhaustedError, UsageError
 from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import DistinctSampler, count_allowed, sampler_named
 from optimizer.study.encoding import Encoding, parameter_from_axis
@@ -160,6 +160,23 @@ def test_auto_is_our_own_where_not_everything_can_be_tried(space: SearchSpace) -
     )
 
     assert chosen is SamplerName.FRONT
+
+
+def test_space_that_is_too_large_for_our_own_is_left_to_another(space: SearchSpace) -> None:
+    """1.2 billion points."""
+    axes = [
+        replace(axis, values=tuple(range(1, 10_001)))
+        if axis.name in {"batch_size", "threads"}
+        else axis
+        for axis in space.axes
+    ]
+    encoding = Encoding(replace(space, axes=tuple(axes), rules=()))
+
+    _, chosen = sampler_named(SamplerName.AUTO, encoding, seed=0, trials=9, repeats=False)
+
+    assert chosen is SamplerName.TPE
+    with pytest.raises(UsageError, match="looks at every point"):
+        sampler_named(SamplerName.FRONT, encoding, seed=0, trials=9, repeats=False)
 
 
 def test_allowed_deployments_are_counted(space: SearchSpace) -> None:
