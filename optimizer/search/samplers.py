@@ -241,15 +241,7 @@ def sampler_named(
         case SamplerName.GRID:
             inner = GridOrder(encoding, repeats=repeats)
         case SamplerName.FRONT | SamplerName.AUTO:
-            from optimizer.search.own_sampler import own_sampler
-
-            if lattice_size(encoding) > _ENUMERABLE:
-                raise UsageError(
-                    f"the front sampler looks at every point, and '{encoding.space.name}' has "
-                    f"{lattice_size(encoding):,.0f}, more than {_ENUMERABLE:,}",
-                    hint="choose --sampler tpe, or take values out of its axes",
-                )
-            inner = own_sampler(encoding, engine_axes=engine_axes, seed=seed)
+            inner = _front(encoding, engine_axes, seed)
         case SamplerName.TPE:
             # the liar keeps parallel proposals apart, as the wrapper does; it costs a commit and
             # another look at all trials
@@ -289,6 +281,19 @@ def _chosen(encoding: Encoding, trials: int | None) -> SamplerName:
     if trials is not None and allowed is not None and allowed <= trials:
         return SamplerName.RANDOM
     return SamplerName.FRONT if lattice_size(encoding) <= _ENUMERABLE else SamplerName.TPE
+
+
+def _front(encoding: Encoding, engine_axes: Sequence[str], seed: int) -> BaseSampler:
+    from optimizer.search.own_sampler import own_sampler
+
+    points = lattice_size(encoding)
+    if points > _ENUMERABLE:
+        raise UsageError(
+            f"the front sampler looks at every point, and '{encoding.space.name}' has "
+            f"{points:,.0f}, more than {_ENUMERABLE:,}",
+            hint="choose --sampler tpe, or take values out of its axes",
+        )
+    return own_sampler(encoding, engine_axes=engine_axes, seed=seed)
 
 
 def _gp(seed: int) -> BaseSampler:
