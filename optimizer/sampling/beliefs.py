@@ -69,7 +69,7 @@ class Beliefs:
         self._all = tuple(_factors(lattice, shared_only=False))
         self._shared = tuple(_factors(lattice, shared_only=True))
         self._engines: dict[int, tuple[float, ...]] = {}
-        self.count = 0
+        self._seen: tuple[Observation, ...] = ()
         measured = [one for one in seen if one.costs is not None]
         rows, costs = _rows_of(measured), _costs_of(measured)
         self._goals = self._models(rows, self.coordinates.modelled(costs, rows))
@@ -81,9 +81,10 @@ class Beliefs:
         self.learn(seen)
 
     def learn(self, seen: Sequence[Observation]) -> None:
-        """Take in the observations that came since; the first ones must be as before."""
-        fresh = seen[self.count :]
-        self.count = len(seen)
+        """Take in the observations that came since; see :meth:`knows_begin_of`."""
+        assert self.knows_begin_of(seen), "observations are never taken back"
+        fresh = seen[len(self._seen) :]
+        self._seen = tuple(seen)
         if not fresh:
             return
         if self._runs is not None:
@@ -100,6 +101,10 @@ class Beliefs:
             model.observe(self._points[rows[at]], modelled[at, goal])
         for name, model in self._violations.items():
             model.observe(self._points[rows], _violations_of(measured, name))
+
+    def knows_begin_of(self, seen: Sequence[Observation]) -> bool:
+        """Tell whether observations begin with those that were learned from."""
+        return tuple(seen[: len(self._seen)]) == self._seen
 
     @contextmanager
     def assuming(self, rows: Rows) -> Iterator[None]:

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Told:
     """The observations in order, and the points that must not be proposed.
 
     Attributes:
-        seen: Of ended trials, in the order of their numbers.
+        seen: Of ended trials, in the order in which they ended.
         pending: Points that are being tried, shape ``(n,)``.
         taken: Points of all trials whatever came of them, and pending ones, shape ``(m,)``.
     """
@@ -101,7 +102,7 @@ class History:
         return self._read_all(others, {one.number for one in others if one.state.is_finished()})
 
     def _read_all(self, trials: Sequence[FrozenTrial], ended: Container[int]) -> Told:
-        seen: list[Observation] = []
+        seen: list[tuple[datetime | None, int, Observation]] = []
         pending, taken = [], []
         failures: Counter[int] = Counter()
         for trial in trials:
@@ -116,8 +117,11 @@ class History:
             if trial.state is TrialState.COMPLETE or failures[row] == _HOPELESS:
                 if trial.number not in self._known:
                     self._known[trial.number] = self._read(trial, row)
-                seen.append(self._known[trial.number])
-        return Told(seen=tuple(seen), pending=_rows(pending), taken=_rows(taken))
+                seen.append((trial.datetime_complete, trial.number, self._known[trial.number]))
+        seen.sort(key=_ending)
+        return Told(
+            seen=tuple(one for *_, one in seen), pending=_rows(pending), taken=_rows(taken)
+        )
 
     def _row(self, trial: FrozenTrial) -> int | None:
         """Find a trial's point; one that has ended is looked for once."""
@@ -145,6 +149,12 @@ class History:
             shared_s=shared_s,
             own_s=own_s,
         )
+
+
+def _ending(ended: tuple[datetime | None, int, Observation]) -> tuple[datetime, int]:
+    when, number, _ = ended
+    assert when is not None, "it has ended"
+    return when, number
 
 
 def _params(trial: FrozenTrial) -> Mapping[str, object]:

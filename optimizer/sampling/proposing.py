@@ -136,7 +136,7 @@ class Proposer:
         """Bring the beliefs up to date; with new hyperparameters and pool where it is time."""
         fit_at = _fit_at(seen)
         beliefs = self._beliefs
-        if beliefs is None or fit_at != self._fitted or beliefs.count > len(seen):
+        if beliefs is None or fit_at != self._fitted or not beliefs.knows_begin_of(seen):
             beliefs = Beliefs(
                 self._lattice, self._knowledge, self._pool(seen[:fit_at]), seen[:fit_at]
             )

@@ -103,6 +103,24 @@ def test_points_that_are_being_tried_count_as_measured() -> None:
     assert at_once[1] != at_once[0]
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+def test_trial_that_ends_after_a_later_one_is_learned_from_once(*, is_new: bool) -> None:
+    """As with several workers. A sampler that saw it happen knows what a new one reads."""
+    proposed = []
+    for is_replaced in (False, is_new):
+        study = new_study()
+        asked(study, 9)
+        slow, quick = study.ask(DISTRIBUTIONS), study.ask(DISTRIBUTIONS)
+        told(study, quick)
+        asked(study, 1)
+        told(study, slow)
+        if is_replaced:
+            study.sampler = new_sampler()
+        proposed.append(asked(study, 3))
+
+    assert proposed[0] == proposed[1]
+
+
 def test_values_of_what_cannot_run_are_not_believed() -> None:
     """They are only told because Optuna wants some; here they would look splendid."""
     study = new_study()
