@@ -18,6 +18,7 @@ from optimizer.replaying.contestants import contestants_named, engine_axes
 from optimizer.replaying.generating import Recipe, generated_table
 from optimizer.replaying.replay import Limits, Replayed, replay
 from optimizer.sampling.front_sampler import FrontSampler
+from optimizer.sampling.history import History
 from optimizer.sampling.lattice import lattice_of
 from optimizer.search.own_sampler import allowed, knowledge_of
 from optimizer.study.encoding import Encoding
@@ -103,22 +104,37 @@ def test_points_that_are_being_tried_count_as_measured() -> None:
     assert at_once[1] != at_once[0]
 
 
-@pytest.mark.parametrize("is_new", [False, True])
-def test_trial_that_ends_after_a_later_one_is_learned_from_once(*, is_new: bool) -> None:
-    """As with several workers. A sampler that saw it happen knows what a new one reads."""
-    proposed = []
-    for is_replaced in (False, is_new):
-        study = new_study()
-        asked(study, 9)
-        slow, quick = study.ask(DISTRIBUTIONS), study.ask(DISTRIBUTIONS)
-        told(study, quick)
-        asked(study, 1)
-        told(study, slow)
-        if is_replaced:
-            study.sampler = new_sampler()
-        proposed.append(asked(study, 3))
+def test_observations_come_in_the_order_in_which_trials_ended() -> None:
+    """With several workers a later trial may end first; what was learned must stay a beginning."""
+    study = new_study()
+    lattice = lattice_of(DISTRIBUTIONS, shared=("model",))
+    history = History(lattice, study.directions, unmeasured="runs")
+    trials = [study.ask(DISTRIBUTIONS) for _ in range(5)]
+    orders = []
+    for at in (3, 1, 4, 0, 2):
+        told(study, trials[at])
+        seen = history.told(study.get_trials(), but=-1).seen
+        orders.append([one.row for one in seen])
 
-    assert proposed[0] == proposed[1]
+    rows = [lattice.row(trials[at].params) for at in (3, 1, 4, 0, 2)]
+    assert orders == [rows[: 1 + count] for count in range(5)]
+
+
+def test_what_was_believed_at_a_trial_is_read_from_what_had_ended_then() -> None:
+    study = new_study()
+    history = History(
+        lattice_of(DISTRIBUTIONS, shared=("model",)), study.directions, unmeasured="runs"
+    )
+    first, second = study.ask(DISTRIBUTIONS), study.ask(DISTRIBUTIONS)
+    told(study, second)
+    third = study.ask(DISTRIBUTIONS)
+    told(study, first)
+    told(study, third)
+    trials = study.get_trials()
+
+    then = history.told_to(trials[2], trials)
+
+    assert (len(then.seen), len(then.pending), len(then.taken)) == (1, 1, 2)
 
 
 def test_values_of_what_cannot_run_are_not_believed() -> None:
