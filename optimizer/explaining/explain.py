@@ -54,7 +54,9 @@ class Reason:
     Attributes:
         number: Of the trial; None for a deployment that was never tried.
         deployment: Which one.
-        rank: 1 where no other promised more for its price; None while too little was known.
+        is_early: Too little was known to expect anything.
+        rank: 1 where no other promised more for its price; None where nothing was expected, early
+            or because it was not looked at.
         gain: Expected growth of the hypervolume, as a share of the box; None likewise.
         shared_s: Expected price of its engine, seconds; 0 where it was there.
         own_s: Expected price of its own, seconds.
@@ -65,6 +67,7 @@ class Reason:
 
     number: int | None
     deployment: Deployment
+    is_early: bool = False
     rank: int | None = None
     gain: float | None = None
     shared_s: float = 0.0
@@ -186,11 +189,12 @@ class _Explainer:
     def _reason(self, trial: FrozenTrial, deployment: Deployment) -> Reason:
         told = self._history.told_to(trial, self._trials)
         row = self._lattice.row(trial.params)
-        if row is None or not has_learned(told):
-            return Reason(number=None, deployment=deployment)
+        assert row is not None, "the trials of a study lie in its space"
+        if not has_learned(told):
+            return Reason(number=None, deployment=deployment, is_early=True)
         weighed = self._proposer.weighed(told)
         at = np.flatnonzero(weighed.rows == row)
-        if not len(at):  # a repeat, or of a large space one that was not looked at
+        if not len(at):  # tried before, or of a large space one that was not looked at
             return Reason(number=None, deployment=deployment)
         worths = self._proposer.worths(weighed)
         rank = 1 + int((worths > worths[at[0]] * (1 + 1e-6)).sum())

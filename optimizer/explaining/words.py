@@ -31,8 +31,10 @@ def lines_of_reasons(reasons: tuple[Reason, ...]) -> Iterator[str]:
 
 def why(reason: Reason) -> str:
     """Say in a sentence why a deployment was, or should be, tried."""
-    if reason.gain is None or reason.rank is None:
+    if reason.is_early:
         return "to learn from: too little was known to expect anything"
+    if reason.gain is None or reason.rank is None:
+        return "nothing was expected of it: tried before, or not looked at in a very large space"
     price = f"for about {reason.own_s:.2g} s"
     if reason.shared_s:
         price += f" and {reason.shared_s:.2g} s for a new engine"

@@ -1,6 +1,7 @@
 """Why a search tried what it tried, on a study whose truth is a formula."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,12 @@ def test_what_our_sampler_chose_was_worth_most_by_what_was_known_then(found: Exp
     assert len(ranks) > 10
     assert set(ranks) == {1}
     assert "the most for its price" in why(found.reasons[5])
+
+
+def test_retried_deployment_is_not_said_to_be_an_early_one(found: Explanation) -> None:
+    repeated = replace(found.reasons[0], is_early=False)
+
+    assert "tried before" in why(repeated)
 
 
 def test_what_another_sampler_chose_seldom_was_worth_most(
