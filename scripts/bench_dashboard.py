@@ -43,6 +43,7 @@ from search_spaces.catalog import space_path
 from search_spaces.deployment import Deployment
 from search_spaces.files import space_from_yaml
 from trials.bench import BenchFacts
+from trials.capabilities import EngineIdentity
 from trials.machine.environment import environment
 from trials.measurement import Block, Costs, EngineRecord, Quality
 from trials.measuring.statistics import proportion, summarize
@@ -59,7 +60,7 @@ FACTS = BenchFacts(
     ),
     samples=(("search", SAMPLES),),
     environment=(("backend", "fake"), ("host", "0123456789ab")),
-    engine_axes=("variant", "precision"),
+    engines=EngineIdentity(axes=("variant", "precision")),
 )
 ENVIRONMENT = environment()
 _OURS = (

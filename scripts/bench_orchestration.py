@@ -42,6 +42,7 @@ from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment
 from search_spaces.files import space_from_yaml
 from trials.bench import BenchFacts
+from trials.capabilities import EngineIdentity
 from trials.machine.environment import environment
 from trials.measurement import Block, Costs, EngineRecord, Quality
 from trials.measuring.statistics import proportion, summarize
@@ -74,7 +75,7 @@ FACTS = BenchFacts(
     ),
     samples=(("search", SAMPLES),),
     environment=(),
-    engine_axes=("variant", "precision"),
+    engines=EngineIdentity(axes=("variant", "precision")),
 )
 
 

@@ -20,6 +20,7 @@ from optimizer.workspace import Workspace
 from search_spaces.deployment import Deployment, Precision
 from search_spaces.space import SearchSpace
 from trials.bench import BenchFacts
+from trials.capabilities import EngineIdentity
 from trials.measurement import (
     Block,
     Costs,
@@ -56,7 +57,7 @@ FACTS = BenchFacts(
     digests=(("variant:large", "b" * 64), ("variant:small", "a" * 64)),
     samples=(("search", 10),),
     environment=(),
-    engine_axes=("variant", "precision"),
+    engines=EngineIdentity(axes=("variant", "precision")),
 )
 
 ON_DEVICE = OnDevice(

@@ -17,7 +17,8 @@ from trials.abilities import BuildsAtLength, Workshop
 from trials.backend import Backend, EngineSpec, ModelForm
 from trials.backends.catalog import backend_named
 from trials.capabilities import (
-    engine_axes,
+    EngineIdentity,
+    engine_identity,
     engine_spec,
     refuse_ignored,
     refuse_unmetered,
@@ -55,13 +56,13 @@ class BenchFacts:
             ``code:metric``; sorted by name.
         samples: (split, number of samples).
         environment: Versions and device facts that change engines.
-        engine_axes: Axes along which engines may differ.
+        engines: Which deployments share an engine.
     """
 
     digests: tuple[tuple[str, str], ...]
     samples: tuple[tuple[str, int], ...]
     environment: tuple[tuple[str, str], ...]
-    engine_axes: tuple[str, ...]
+    engines: EngineIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ class Bench:
             digests=tuple(sorted(digests)),
             samples=tuple((split.name, len(split)) for split in splits),
             environment=self._environment,
-            engine_axes=engine_axes(self.space, self._capabilities),
+            engines=engine_identity(self.space, self._capabilities),
         )
 
     def check_meters(self) -> None:

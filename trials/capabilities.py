@@ -5,10 +5,17 @@ be duplicates that look like discoveries.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import islice, product
 
-from search_spaces.deployment import LOAD_AXES, REQUIRED_AXES, Deployment, Precision, Scalar
+from search_spaces.deployment import (
+    LOAD_AXES,
+    REQUIRED_AXES,
+    Deployment,
+    Precision,
+    Scalar,
+    deployment_from_axes,
+)
 from search_spaces.errors import SpaceError
 from search_spaces.space import Axis, SearchSpace
 from search_spaces.spelling import did_you_mean
@@ -253,20 +260,37 @@ def _is_dynamic(deployment: Deployment, capabilities: Capabilities) -> bool:
     return capabilities.dynamic_batch in deployment.options
 
 
-def engine_axes(space: SearchSpace, capabilities: Capabilities) -> tuple[str, ...]:
-    """Name the axes along which engines may differ.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineIdentity:
+    """Which deployments of a space share an engine.
 
-    The batch size is among them only where every engine serves a single one.
+    Attributes:
+        axes: Axes along which engines always differ.
+        with_batch: Values of these axes, in their order, at which the batch size makes another
+            engine too.
+    """
+
+    axes: tuple[str, ...]
+    with_batch: tuple[tuple[Scalar, ...], ...] = ()
+
+
+def engine_identity(space: SearchSpace, capabilities: Capabilities) -> EngineIdentity:
+    """Say which deployments of a space share an engine; see :func:`engines_of`.
 
     Args:
         space: Whose axes.
         capabilities: Those of its backend.
     """
     serving = {one.name for one in capabilities.options if one.scope is Scope.SERVING}
-    named = {"concurrency", *LOAD_AXES, *serving}
-    if not capabilities.batch_in_engine:
-        named.add("batch_size")
-    return tuple(axis.name for axis in space.axes if axis.name not in named)
+    shared = {"batch_size", "concurrency", *LOAD_AXES, *serving}
+    axes = [axis for axis in space.axes if axis.name not in shared]
+    first = {axis.name: axis.values[0] for axis in space.axes}
+    with_batch = []
+    for values in product(*(axis.values for axis in axes)):
+        point = first | {axis.name: value for axis, value in zip(axes, values, strict=True)}
+        if batch_in_engine(deployment_from_axes(point), capabilities) is not None:
+            with_batch.append(values)
+    return EngineIdentity(axes=tuple(axis.name for axis in axes), with_batch=tuple(with_batch))
 
 
 def engines_of(space: SearchSpace, capabilities: Capabilities) -> tuple[Deployment, ...]:

@@ -1,8 +1,8 @@
 """Explain a search: what our sampler believed whenever it was asked, and what it believes now.
 
 Nothing was written down for this: proposals follow from the trials, so what was believed at a
-trial is computed again from those that had ended when it began. That holds for the trials of
-another sampler too, whose reasons were others; they are told apart.
+trial is computed again from those that had ended when it began. Of the trials of another sampler,
+whose reasons were others, it is what ours would have believed.
 """
 
 import math
@@ -16,12 +16,15 @@ from optimizer.errors import StudyError
 from optimizer.sampling.history import History, Told
 from optimizer.sampling.proposing import Proposer, Weighed, has_learned
 from optimizer.search.own_sampler import knowledge_of, lattice_of_space
-from optimizer.study.attributes import ENGINE_AXES
+from optimizer.search.sampler_setup import Setup, setup_from_json
+from optimizer.study.attributes import SAMPLER
 from optimizer.study.objectives import DEPLOYABLE
+from optimizer.study.records import legible
 from optimizer.study.study import SearchStudy
 from search_spaces.deployment import Deployment
 from search_spaces.metrics import Direction, Scale
 from search_spaces.space import Objective
+from trials.capabilities import EngineIdentity
 from trials.outcome import Completed
 
 _Z95 = 1.96
@@ -136,12 +139,13 @@ class _Explainer:
     def __init__(self, study: SearchStudy) -> None:
         self._study = study
         self._objectives = study.space.objectives
-        self._lattice = lattice_of_space(study.encoding, engine_axes=engine_axes_of(study))
+        setup = setup_of(study)
+        self._lattice = lattice_of_space(study.encoding, setup.engines)
         self._proposer = Proposer(
             self._lattice,
             knowledge_of(study.encoding),
             objectives=len(self._objectives),
-            seed=0,
+            seed=setup.seed,
         )
         self._history = History(self._lattice, study.study.directions, unmeasured=DEPLOYABLE)
         self._trials = study.study.get_trials(deepcopy=False)
@@ -219,10 +223,17 @@ class _Explainer:
         )
 
 
-def engine_axes_of(study: SearchStudy) -> tuple[str, ...]:
-    """Name the axes along which engines differ, as the search knew them."""
-    kept = study.remembered(ENGINE_AXES).get(ENGINE_AXES)
-    return _USUAL_ENGINE_AXES if kept is None else tuple(kept.split(","))
+def setup_of(study: SearchStudy) -> Setup:
+    """Return what the study's own sampler was, or would be, made with.
+
+    Raises:
+        StudyError: It cannot be read.
+    """
+    kept = study.remembered(SAMPLER).get(SAMPLER)
+    if kept is None:  # never searched by a session
+        return Setup(engines=EngineIdentity(axes=_USUAL_ENGINE_AXES), seed=0)
+    with legible(f"the sampler of study '{study.name}'"):
+        return setup_from_json(kept)
 
 
 def belief_of(objective: Objective, cost: float, doubt: float) -> Belief:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _GOAL = 0.95  # of intervals that say 95 %
+_SURE = 0.995  # rounds to 100 %
 _FEWEST = 20  # predictions before their coverage says anything
 
 
@@ -38,11 +39,15 @@ def why(reason: Reason) -> str:
     price = f"for about {reason.own_s:.2g} s"
     if reason.shared_s:
         price += f" and {reason.shared_s:.2g} s for a new engine"
-    gain = f"{reason.gain:.2%} of the box expected {price}"
-    if reason.gain <= 0:
-        gain = f"no gain expected {price}"
     place = "the most for its price" if reason.rank == 1 else f"place {reason.rank} by price"
-    doubt = "" if reason.chance > 0.995 else f"; {reason.chance:.0%} likely to run"  # noqa: PLR2004
+    gain = f"expected to add {reason.gain:.2%} of the box to the hypervolume {price}"
+    if reason.gain <= 0:
+        place, gain = "no gain expected of any", f"it was hoped for, or known least, {price}"
+        if reason.rank != 1:
+            place, gain = "no gain expected of it", price
+    doubt = (
+        "" if reason.chance > _SURE else f"; {reason.chance:.0%} likely to run and meet its bounds"
+    )
     return f"{place}: {gain}{doubt}"
 
 
@@ -73,7 +78,7 @@ def table_of_untried(untried: tuple[Reason, ...]) -> "Table":
         table.add_column(Text(METRICS[belief.metric].label), justify="right", overflow="fold")
     table.add_column("gain", justify="right")
     table.add_column("price", justify="right")
-    table.add_column("runs", justify="right")
+    table.add_column("feasible", justify="right")
     for reason in untried:
         beliefs = map(_of_belief, reason.expected)
         price = f"{reason.shared_s + reason.own_s:.2g} s"

@@ -28,10 +28,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.errors import UsageError
 from optimizer.replaying.climbing import HillClimber
-from optimizer.replaying.table import DeploymentTable, sizes_of
-from optimizer.search.own_sampler import own_sampler
+from optimizer.replaying.table import DeploymentTable, flat_positions, sizes_of
+from optimizer.sampling.front_sampler import FrontSampler
+from optimizer.sampling.lattice import Points, Rows, lattice_of
+from optimizer.search.own_sampler import allowed, knowledge_of
 from optimizer.search.samplers import DistinctSampler, GridOrder
 from optimizer.study.encoding import Encoding
+from optimizer.study.objectives import DEPLOYABLE
 from search_spaces.spelling import did_you_mean
 
 Maker: TypeAlias = Callable[[DeploymentTable, Encoding, int], BaseSampler]
@@ -106,27 +109,28 @@ def serving_axes(table: DeploymentTable) -> tuple[str, ...]:
     """Name the ordered axes along which the engine stays the same, and the batch size."""
     names = []
     for at, parameter in enumerate(Encoding(table.space).parameters):
-        is_serving = _is_one_engine(table, at)
+        is_serving = _engines_along(table, at)[0]
         if parameter.is_ordinal and (is_serving or parameter.axis.name == "batch_size"):
             names.append(parameter.axis.name)
     return tuple(names)
 
 
 def engine_axes(table: DeploymentTable) -> tuple[str, ...]:
-    """Name the axes along which engines differ."""
+    """Name the axes along which engines always differ."""
     return tuple(
-        axis.name for at, axis in enumerate(table.space.axes) if not _is_one_engine(table, at)
+        axis.name
+        for at, axis in enumerate(table.space.axes)
+        if len(axis.values) > 1 and _engines_along(table, at)[1]
     )
 
 
-def _is_one_engine(table: DeploymentTable, at: int) -> bool:
-    """Tell whether rows that differ only on one axis share their engine."""
+def _engines_along(table: DeploymentTable, at: int) -> tuple[bool, bool]:
+    """Tell whether rows that differ only on one axis share their engine: all, and none."""
     strides = np.cumprod((1, *sizes_of(table.space)[:0:-1]))[::-1]
     rest = table.flat - table.positions[:, at] * strides[at]
-    _, group = np.unique(rest, return_inverse=True)
-    one = np.zeros(int(group.max(initial=0)) + 1, dtype=np.int64)
-    one[group] = table.engines
-    return bool((one[group] == table.engines).all())
+    lines = np.unique(rest, return_inverse=True)[1].ravel()
+    pairs = np.unique(np.stack([lines, table.engines]), axis=1)
+    return pairs.shape[1] == lines.max(initial=-1) + 1, pairs.shape[1] == len(table)
 
 
 class _AsItIs(RandomSampler):
@@ -244,7 +248,22 @@ def _grid(_table: DeploymentTable, encoding: Encoding, seed: int) -> BaseSampler
 
 
 def _front(table: DeploymentTable, encoding: Encoding, seed: int) -> BaseSampler:
-    return own_sampler(encoding, engine_axes=engine_axes(table), seed=seed)
+    lattice = lattice_of(
+        encoding.distributions,
+        shared=[one.name for one in encoding.parameters if one.axis.name in engine_axes(table)],
+        allows=lambda points: allowed(encoding, points),
+        engines=lambda points: _engines_at(table, points),
+    )
+    return FrontSampler(
+        lattice, knowledge=knowledge_of(encoding), unmeasured=DEPLOYABLE, seed=seed
+    )
+
+
+def _engines_at(table: DeploymentTable, points: Points) -> Rows:
+    """Number the engines of points as the table does; one that it lacks has one of its own."""
+    flat = flat_positions(points.astype(np.int64), table.space)
+    at = np.minimum(np.searchsorted(table.flat, flat), len(table) - 1)
+    return np.where(table.flat[at] == flat, table.engines[at], len(table.engine_names) + flat)
 
 
 _CONTESTANTS = (

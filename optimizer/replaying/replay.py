@@ -20,7 +20,7 @@ from optimizer.errors import SpaceExhaustedError
 from optimizer.replaying.table import Column, DeploymentTable
 from optimizer.replaying.telling import Teller, Till
 from optimizer.replaying.truth import GrowingFront, Truth
-from optimizer.sampling.price import PRICE
+from optimizer.sampling.marks import PRICE
 from optimizer.study.encoding import Encoding
 from optimizer.study.objectives import Told
 

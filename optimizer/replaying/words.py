@@ -185,7 +185,8 @@ def _quartiles(spread: Spread, *, times: float = 1.0) -> str:
     if not math.isfinite(spread.median):
         return _NOT_REACHED + some
     high = number(spread.high * times) if math.isfinite(spread.high) else "∞"
-    middle, low = number(spread.median * times), number(spread.low * times)
+    low = number(spread.low * times) if math.isfinite(spread.low) else _NOT_REACHED
+    middle = number(spread.median * times)
     if low == middle == high:
         return middle + some
     return f"{middle} ({low}–{high}){some}"

@@ -6,7 +6,7 @@ are added as they come.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from optimizer.sampling.fitting import fitted
 from optimizer.sampling.history import Observation
-from optimizer.sampling.kernel import Factor, Matrix
+from optimizer.sampling.kernel import Factor, Kernel, Matrix
 from optimizer.sampling.knowledge import Coordinates, Knowledge
 from optimizer.sampling.lattice import Lattice, Points, Rows
 from optimizer.sampling.posterior import Posterior
@@ -24,6 +24,7 @@ _GROWTH = 1.15
 _MOST_FITTED = 200  # observations that hyperparameters are found from
 _HOPE = 0.6  # prior mean of a label that is 1 where a point runs and -1 where it cannot
 _EXACT = 1e-9  # relative; bounds of an objective are linear in it up to rounding
+_CERTAIN = 1e-12  # a standard deviation below which a value is known
 _LEAST_LINKED = 3  # observations that a line must go through before it is believed
 
 
@@ -38,6 +39,17 @@ class Bound:
     def holds(self, costs: Matrix) -> Matrix:
         """Tell of each point, shape ``(…, objectives)``, whether it meets the bound: 1 or 0."""
         return np.asarray(self.slope * costs[..., self.objective] + self.offset <= 0, dtype=float)
+
+    def chance(self, costs: Matrix, spreads: Matrix) -> Matrix:
+        """Return how likely points meet the bound.
+
+        Args:
+            costs: Expected ones, shape ``(n, objectives)``.
+            spreads: Their standard deviations, shape ``(n, objectives)``; 0 where known.
+        """
+        missed = self.slope * costs[:, self.objective] + self.offset
+        doubt = abs(self.slope) * np.maximum(spreads[:, self.objective], _CERTAIN)
+        return np.asarray(ndtr(-missed / doubt))
 
 
 def fitting_point(count: int, *, first: int) -> int:
@@ -68,16 +80,15 @@ class Beliefs:
         self._points = with_engines(lattice)
         self._all = tuple(_factors(lattice, shared_only=False))
         self._shared = tuple(_factors(lattice, shared_only=True))
-        self._engines: dict[int, tuple[float, ...]] = {}
+        self._engines: dict[int, Observation] = {}
         self._seen: tuple[Observation, ...] = ()
         measured = [one for one in seen if one.costs is not None]
         rows, costs = _rows_of(measured), _costs_of(measured)
         self._goals = self._models(rows, self.coordinates.modelled(costs, rows))
         self._runs = self._running(seen) if len(measured) < len(seen) else None
         self.bounds, free = _linked(measured, costs)
-        self._violations = {
-            name: self._model(self._all, rows, _violations_of(measured, name)) for name in free
-        }
+        self._bound_to_engine = knowledge.bounds_of_engine
+        self._violations = {name: self._violation(name, rows, measured) for name in free}
         self.learn(seen)
 
     def learn(self, seen: Sequence[Observation]) -> None:
@@ -100,7 +111,8 @@ class Beliefs:
             at = news if goal in self._of_engine else slice(None)
             model.observe(self._points[rows[at]], modelled[at, goal])
         for name, model in self._violations.items():
-            model.observe(self._points[rows], _violations_of(measured, name))
+            at = news if name in self._bound_to_engine else slice(None)
+            model.observe(self._points[rows[at]], _violations_of(measured, name)[at])
 
     def knows_begin_of(self, seen: Sequence[Observation]) -> bool:
         """Tell whether observations begin with those that were learned from."""
@@ -121,15 +133,20 @@ class Beliefs:
         """
         means = np.stack([model.mean for model in self._goals], axis=1)
         spreads = np.sqrt(np.stack([model.variance for model in self._goals], axis=1))
-        engines = self._lattice.engines[self.pool]
         for goal in self._of_engine:
-            known = np.full(int(self._lattice.engines.max()) + 1, np.nan)
-            for engine, costs in self._engines.items():
-                known[engine] = costs[goal]
-            is_known = ~np.isnan(known[engines])
-            means[is_known, goal] = known[engines[is_known]]
+            known = self._spread_over_engines(
+                {engine: _costs_of([one])[0, goal] for engine, one in self._engines.items()}
+            )
+            is_known = ~np.isnan(known)
+            means[is_known, goal] = known[is_known]
             spreads[is_known, goal] = 0.0
         return means, spreads
+
+    def _spread_over_engines(self, values: Mapping[int, float]) -> Matrix:
+        """Return what is known by engine for each point, shape ``(pool,)``; NaN where nothing."""
+        known = np.full(int(self._lattice.engines.max()) + 1, np.nan)
+        known[list(values)] = list(values.values())
+        return np.asarray(known[self._lattice.engines[self.pool]])
 
     def doubts(self, spreads: Matrix) -> Matrix:
         """Return standard deviations of costs as they would be measured.
@@ -174,8 +191,14 @@ class Beliefs:
         if self._runs is not None:
             doubt = np.sqrt(self._runs.variance + self._runs.noise)
             chances = ndtr(self._runs.mean / doubt)
-        for model in self._violations.values():
-            chances = chances * ndtr(-model.mean / np.sqrt(model.variance + model.noise))
+        for name, model in self._violations.items():
+            chance = ndtr(-model.mean / np.sqrt(model.variance + model.noise))
+            if name in self._bound_to_engine:
+                known = self._spread_over_engines(
+                    {engine: dict(one.violations)[name] for engine, one in self._engines.items()}
+                )
+                chance = np.where(np.isnan(known), chance, known <= 0)
+            chances = chances * chance
         return np.asarray(chances)
 
     def _models(self, rows: Rows, targets: Matrix) -> list[Posterior]:
@@ -187,6 +210,13 @@ class Beliefs:
             else:
                 models.append(self._model(self._all, rows, column))
         return models
+
+    def _violation(self, name: str, rows: Rows, measured: Sequence[Observation]) -> Posterior:
+        targets = _violations_of(measured, name)
+        if name not in self._bound_to_engine:
+            return self._model(self._all, rows, targets)
+        _, first = np.unique(self._lattice.engines[rows], return_index=True)
+        return self._model(self._shared, rows[first], targets[first])
 
     def _model(self, factors: tuple[Factor, ...], rows: Rows, targets: Matrix) -> Posterior:
         center, spread = float(targets.mean()), float(targets.std())
@@ -208,8 +238,24 @@ class Beliefs:
         assert one.costs is not None
         engine = int(self._lattice.engines[one.row])
         is_new = engine not in self._engines
-        self._engines.setdefault(engine, one.costs)
+        self._engines.setdefault(engine, one)
         return is_new
+
+
+def chances_to_run(
+    kernel: Kernel, points: Points, rows: Rows, seen: Sequence[Observation]
+) -> Matrix:
+    """Return how likely points can run where nothing else is known of them, shape ``(rows,)``.
+
+    Args:
+        kernel: How alike points are.
+        points: Of the lattice, with their engines.
+        rows: Which to tell of.
+        seen: What was tried.
+    """
+    model = Posterior(kernel, points[rows], center=_HOPE, spread=1.0)
+    model.observe(points[_rows_of(seen)], np.array([_label(one) for one in seen]))
+    return np.asarray(ndtr(model.mean / np.sqrt(model.variance + model.noise)))
 
 
 def with_engines(lattice: Lattice) -> Points:

@@ -1,7 +1,8 @@
 """What a study's trials say, as numbers: which points were tried, with what result and price.
 
 Ended trials never change, so each is read once. A trial that failed says nothing, for it may have
-been the machine's fault; a point that failed twice is taken for one that cannot run.
+been the machine's fault; a point that failed twice, without being interrupted, is taken for one
+that cannot run, until it completes.
 """
 
 import math
@@ -16,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.sampling.lattice import Lattice, Rows
-from optimizer.sampling.price import PRICE
+from optimizer.sampling.marks import INTERRUPTED, PRICE
 
 _HOPELESS = 2  # failures
 
@@ -105,6 +106,11 @@ class History:
         seen: list[tuple[datetime | None, int, Observation]] = []
         pending, taken = [], []
         failures: Counter[int] = Counter()
+        complete = {
+            self._row(one)
+            for one in trials
+            if one.number in ended and one.state is TrialState.COMPLETE
+        }
         for trial in trials:
             row = self._row(trial)
             if row is None:
@@ -113,8 +119,9 @@ class History:
             if trial.number not in ended:
                 pending.append(row)
                 continue
-            failures[row] += trial.state is not TrialState.COMPLETE
-            if trial.state is TrialState.COMPLETE or failures[row] == _HOPELESS:
+            is_complete = trial.state is TrialState.COMPLETE
+            failures[row] += not is_complete and INTERRUPTED not in trial.user_attrs
+            if is_complete or (failures[row] == _HOPELESS and row not in complete):
                 if trial.number not in self._known:
                     self._known[trial.number] = self._read(trial, row)
                 seen.append((trial.datetime_complete, trial.number, self._known[trial.number]))

@@ -42,10 +42,12 @@ class Knowledge:
     Attributes:
         of_engine: Places of the objectives that are the same for all points of one engine, as an
             accuracy is.
+        bounds_of_engine: Names of the constraints of which that is so.
         law: How latency and throughput hang together; None where they do not.
     """
 
     of_engine: frozenset[int] = field(default_factory=frozenset)
+    bounds_of_engine: frozenset[str] = field(default_factory=frozenset)
     law: LittlesLaw | None = None
 
 

@@ -1,5 +1,6 @@
 """A finite space as numbers: axes, and all the points that may be tried."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,19 @@ class LatticeAxis:
         """Tell whether neighbouring values are alike."""
         return bool(self.coordinates)
 
+    def index(self, value: Any) -> int:
+        """Find a value; a float where it lies but for rounding.
+
+        Raises:
+            ValueError: There is no such value.
+        """
+        if isinstance(self.distribution, FloatDistribution):
+            step = self.distribution.step or 1.0
+            at = round((float(value) - self.distribution.low) / step)
+            if 0 <= at < len(self.codes) and math.isclose(value, self.codes[at], abs_tol=1e-9):
+                return at
+        return self.codes.index(value)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lattice:
@@ -51,23 +65,15 @@ class Lattice:
     Attributes:
         axes: What a point chooses from.
         points: Those that may be tried.
+        engines: Number of the engine that each point needs, from 0 on; shape ``(points,)``.
     """
 
     axes: tuple[LatticeAxis, ...]
     points: Points
+    engines: Rows
 
     def __len__(self) -> int:
         return len(self.points)
-
-    @cached_property
-    def engines(self) -> Rows:
-        """Number of the engine that each point needs, shape ``(points,)``."""
-        shared = [at for at, axis in enumerate(self.axes) if axis.is_shared]
-        sizes = [len(self.axes[at].codes) for at in shared]
-        if not shared:
-            return np.zeros(len(self.points), dtype=np.int64)
-        flat = np.ravel_multi_index(tuple(self.points[:, shared].T), sizes)
-        return np.unique(flat, return_inverse=True)[1].astype(np.int64).ravel()
 
     @cached_property
     def _flat(self) -> Rows:
@@ -87,7 +93,7 @@ class Lattice:
     def row(self, params: Mapping[str, Any]) -> int | None:
         """Find the point of Optuna's parameters; None where there is none."""
         try:
-            point = [axis.codes.index(params[axis.name]) for axis in self.axes]
+            point = [axis.index(params[axis.name]) for axis in self.axes]
         except (KeyError, ValueError):
             return None
         found = int(self.rows(np.array([point], dtype=np.int32))[0])
@@ -104,6 +110,7 @@ def lattice_of(
     *,
     shared: Sequence[str] = (),
     allows: Callable[[Points], NDArray[np.bool_]] | None = None,
+    engines: Callable[[Points], Rows] | None = None,
 ) -> Lattice:
     """Enumerate a finite space.
 
@@ -112,6 +119,8 @@ def lattice_of(
         shared: Parameters that need another engine where they differ.
         allows: Tells which points may be tried, for all at once, shape ``(points, axes)``; None
             for all.
+        engines: Tells for all points at once which share an engine, by equal numbers; None where
+            it is those that differ in nothing ``shared``.
 
     Raises:
         ValueError: A parameter without end of values, or nothing may be tried.
@@ -123,7 +132,18 @@ def lattice_of(
         points = points[allows(points)]
     if not len(points):
         raise ValueError("the space has no point that may be tried")
-    return Lattice(axes=axes, points=np.ascontiguousarray(points))
+    points = np.ascontiguousarray(points)
+    numbers = _by_shared(axes, points) if engines is None else engines(points)
+    numbers = np.unique(numbers, return_inverse=True)[1].astype(np.int64).ravel()
+    return Lattice(axes=axes, points=points, engines=numbers)
+
+
+def _by_shared(axes: tuple[LatticeAxis, ...], points: Points) -> Rows:
+    places = [at for at, axis in enumerate(axes) if axis.is_shared]
+    if not places:
+        return np.zeros(len(points), dtype=np.int64)
+    sizes = [len(axes[at].codes) for at in places]
+    return np.asarray(np.ravel_multi_index(tuple(points[:, places].T), sizes), dtype=np.int64)
 
 
 def _axis(name: str, distribution: BaseDistribution, *, is_shared: bool) -> LatticeAxis:

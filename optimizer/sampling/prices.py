@@ -44,8 +44,10 @@ class Prices:
         shared_s = self._effects(
             [one.row for one in paid], [one.shared_s for one in paid], rows, self._shared
         )
+        # what could not run was not measured, and ended early or with a build that took long
+        ran = [one for one in self._seen if one.costs is not None] or self._seen
         own_s = self._effects(
-            [one.row for one in self._seen], [one.own_s for one in self._seen], rows, self._places
+            [one.row for one in ran], [one.own_s for one in ran], rows, self._places
         )
         return np.where(stored[self._lattice.engines[rows]], 0.0, shared_s), own_s
 

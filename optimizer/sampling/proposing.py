@@ -8,7 +8,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from optimizer.sampling.beliefs import Beliefs, fitting_point, with_engines
+from optimizer.sampling.beliefs import (
+    Beliefs,
+    chances_to_run,
+    fitting_point,
+    with_engines,
+)
 from optimizer.sampling.fitting import usual
 from optimizer.sampling.history import Observation, Told
 from optimizer.sampling.kernel import Factor, Matrix
@@ -148,15 +153,20 @@ class Proposer:
     def _weighed(self, beliefs: Beliefs, at: Rows, told: Told) -> Weighed:
         means, spreads = beliefs.expected()
         chances = beliefs.chances()
-        ideal, width = self._frame(beliefs, means, chances, told.seen)
-        front = np.array(
-            [one.costs for one in told.seen if one.costs is not None and one.is_feasible]
-        ).reshape(-1, means.shape[1])
+        expected = beliefs.coordinates.costs(means, beliefs.pool)
+        doubts = np.sqrt(beliefs.coordinates.summed(spreads**2))
+        likely = chances.copy()
+        for bound in beliefs.bounds:
+            likely *= bound.chance(expected, doubts)
+        ideal, width = _frame(expected[likely > _LIKELY], told.seen)
+        feasible = [one.costs for one in told.seen if one.costs is not None and one.is_feasible]
+        running = np.isin(beliefs.pool, told.pending) & (likely > _LIKELY)
+        front = np.concatenate([np.reshape(feasible, (-1, means.shape[1])), expected[running]])
         room = Room((front - ideal) / width)
-        rows, means, spreads, chances = beliefs.pool[at], means[at], spreads[at], chances[at]
-        expected = beliefs.coordinates.costs(means, rows)
+        rows, means, spreads = beliefs.pool[at], means[at], spreads[at]
+        expected, chances, likely = expected[at], chances[at], likely[at]
         lowest = expected - _HOPEFUL * beliefs.coordinates.lowest(spreads)
-        hopes = room.above((lowest - ideal) / width) * chances
+        hopes = room.above((lowest - ideal) / width) * likely
         looked = np.argsort(-hopes, kind="stable")[:_MOST_LOOKED_AT]
         looked = looked[hopes[looked] > 0]
         gains = np.zeros(len(at))
@@ -204,24 +214,12 @@ class Proposer:
         """Choose by gain and price; where nothing is to be gained, what is least known."""
         if among.gains.max() > 0:
             return _first_best(self.worths(among))
-        return _first_best(among.hopes if among.hopes.max() > 0 else among.doubts.sum(axis=1))
-
-    def _frame(
-        self, beliefs: Beliefs, means: Matrix, chances: Matrix, seen: Sequence[Observation]
-    ) -> tuple[Matrix, Matrix]:
-        """Return the ideal and the size of the box that hypervolume is measured in.
-
-        It spans what was measured and what is expected of points that likely are feasible.
-        """
-        expected = beliefs.coordinates.costs(means, beliefs.pool)
-        for bound in beliefs.bounds:
-            chances = chances * bound.holds(expected)
-        feasible = [one.costs for one in seen if one.is_feasible]
-        known = feasible or [one.costs for one in seen if one.costs is not None]
-        spanned = np.concatenate([np.array(known), expected[chances > _LIKELY]])
-        ideal, worst = spanned.min(axis=0), spanned.max(axis=0)
-        width = np.where(worst > ideal, worst - ideal, 1.0) * (1 + _MARGIN)
-        return ideal, width
+        if (
+            among.hopes.max() > 0
+        ):  # bounds that none is likely to meet: the likeliest for its price
+            price = np.maximum(among.shared_s + among.own_s, _LEAST_S) ** _PRICE_POWER
+            return _first_best(among.hopes / price)
+        return _first_best(among.doubts.sum(axis=1))
 
     def _pool(self, seen: Sequence[Observation]) -> Rows:
         """Choose the points that are looked at: all, or of a large lattice some.
@@ -268,11 +266,29 @@ class Proposer:
                 off += (np.array(factor.coordinates)[points[free, factor.place]] - 0.5) ** 2
             return int(free[np.argmin(off + ties)])
         unknown = Posterior(usual(factors), points[free], center=0.0, spread=1.0)
+        chances = chances_to_run(usual(factors), points, free, told.seen)
         with unknown.assuming(points[told.taken]):
-            return int(free[np.argmax(unknown.variance + ties)])
+            return int(free[np.argmax((unknown.variance + ties) * chances)])
 
     def _random(self, count: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, count))
+
+
+def _frame(likely: Matrix, seen: Sequence[Observation]) -> tuple[Matrix, Matrix]:
+    """Return the ideal and the size of the box that hypervolume is measured in.
+
+    It spans what was measured and what is expected of points that likely are feasible.
+
+    Args:
+        likely: Expected costs of these, shape ``(n, objectives)``.
+        seen: Observations.
+    """
+    feasible = [one.costs for one in seen if one.is_feasible]
+    known = feasible or [one.costs for one in seen if one.costs is not None]
+    spanned = np.concatenate([np.array(known, dtype=float), likely])
+    ideal, worst = spanned.min(axis=0), spanned.max(axis=0)
+    width = np.where(worst > ideal, worst - ideal, 1.0) * (1 + _MARGIN)
+    return ideal, width
 
 
 def has_learned(told: Told) -> bool:

@@ -1,18 +1,20 @@
 """Our own sampler for a deployment space, with what is known of any deployment beforehand."""
 
 import math
-from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.errors import UsageError
 from optimizer.sampling.front_sampler import FrontSampler
 from optimizer.sampling.knowledge import Knowledge, LittlesLaw
-from optimizer.sampling.lattice import Lattice, Points, lattice_of
+from optimizer.sampling.lattice import Lattice, Points, Rows, lattice_of
+from optimizer.search.samplers import ENUMERABLE, lattice_size
 from optimizer.study.encoding import Encoding
 from optimizer.study.objectives import DEPLOYABLE
 from search_spaces.space import SearchSpace
+from trials.capabilities import EngineIdentity
 
 _OF_ENGINE = frozenset(
     {
@@ -29,34 +31,63 @@ _OF_ENGINE = frozenset(
 _IN_FLIGHT = ("batch_size", "concurrency")
 
 
-def own_sampler(encoding: Encoding, *, engine_axes: Sequence[str], seed: int) -> FrontSampler:
+def own_sampler(encoding: Encoding, engines: EngineIdentity, *, seed: int) -> FrontSampler:
     """Make our sampler for a space.
 
     Args:
         encoding: The space.
-        engine_axes: Axes along which engines differ.
+        engines: Which deployments share an engine.
         seed: Of ties and of the first points.
+
+    Raises:
+        UsageError: The space is too large.
     """
     return FrontSampler(
-        lattice_of_space(encoding, engine_axes=engine_axes),
+        lattice_of_space(encoding, engines),
         knowledge=knowledge_of(encoding),
         unmeasured=DEPLOYABLE,
         seed=seed,
     )
 
 
-def lattice_of_space(encoding: Encoding, *, engine_axes: Sequence[str]) -> Lattice:
+def lattice_of_space(encoding: Encoding, engines: EngineIdentity) -> Lattice:
     """Enumerate the deployments that the rules allow.
 
     Args:
         encoding: The space.
-        engine_axes: Axes along which engines differ; others than the space's are not looked at.
+        engines: Which deployments share an engine.
+
+    Raises:
+        UsageError: The space is too large.
     """
+    size = lattice_size(encoding)
+    if size > ENUMERABLE:
+        raise UsageError(
+            f"our own sampler looks at every point, and '{encoding.space.name}' has {size:,.0f}, "
+            f"more than {ENUMERABLE:,}",
+            hint="choose --sampler tpe, or take values out of its axes",
+        )
     return lattice_of(
         encoding.distributions,
-        shared=[one.name for one in encoding.parameters if one.axis.name in engine_axes],
+        shared=[one.name for one in encoding.parameters if one.axis.name in engines.axes],
         allows=lambda points: allowed(encoding, points),
+        engines=lambda points: _engine_numbers(encoding, engines, points),
     )
+
+
+def _engine_numbers(encoding: Encoding, engines: EngineIdentity, points: Points) -> Rows:
+    """Number the engines of points: equal numbers, same engine."""
+    axes = encoding.space.axes
+    places = [at for at, axis in enumerate(axes) if axis.name in engines.axes]
+    sizes = [len(axes[at].values) for at in places]
+    kinds = np.ravel_multi_index(tuple(points[:, places].T), sizes)
+    bound = np.zeros(math.prod(sizes), dtype=bool)
+    for values in engines.with_batch:
+        at = [axes[place].values.index(value) for place, value in zip(places, values, strict=True)]
+        bound[np.ravel_multi_index(tuple(at), sizes)] = True
+    batch = next(at for at, axis in enumerate(axes) if axis.name == "batch_size")
+    size = 1 + len(axes[batch].values)
+    return np.asarray(kinds * size + np.where(bound[kinds], 1 + points[:, batch], 0))
 
 
 def knowledge_of(encoding: Encoding) -> Knowledge:
@@ -64,9 +95,10 @@ def knowledge_of(encoding: Encoding) -> Knowledge:
     space = encoding.space
     wanted = [one.metric.name for one in space.objectives]
     of_engine = frozenset(at for at, name in enumerate(wanted) if name in _OF_ENGINE)
+    bounds = frozenset(str(one) for one in space.constraints if one.metric.name in _OF_ENGINE)
     latencies = tuple(at for at, name in enumerate(wanted) if name.startswith("latency_"))
     if not latencies or "throughput_sps" not in wanted or _is_open(space):
-        return Knowledge(of_engine=of_engine)
+        return Knowledge(of_engine=of_engine, bounds_of_engine=bounds)
     law = LittlesLaw(
         latencies=latencies,
         throughput=wanted.index("throughput_sps"),
@@ -76,7 +108,7 @@ def knowledge_of(encoding: Encoding) -> Knowledge:
             if one.axis.name in _IN_FLIGHT
         },
     )
-    return Knowledge(of_engine=of_engine, law=law)
+    return Knowledge(of_engine=of_engine, bounds_of_engine=bounds, law=law)
 
 
 def allowed(encoding: Encoding, points: Points) -> NDArray[np.bool_]:

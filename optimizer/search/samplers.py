@@ -22,10 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 from optimizer.errors import SpaceExhaustedError, UsageError
 from optimizer.search.sampler_name import SamplerName
 from optimizer.study.encoding import Encoding
+from trials.capabilities import EngineIdentity
 
 Indices = tuple[int, ...]
 
-_ENUMERABLE = 4_000_000  # lattice points that our own sampler holds in memory, in a gigabyte
+ENUMERABLE = 4_000_000  # lattice points that our own sampler holds in memory, in a gigabyte
+
+_USUAL_ENGINES = EngineIdentity(axes=("variant", "precision"))
 _COUNTABLE = 200_000  # lattice points that are counted one by one, in about a second
 
 
@@ -207,7 +210,7 @@ def sampler_named(
     seed: int,
     trials: int | None,
     repeats: bool,
-    engine_axes: Sequence[str] = ("variant", "precision"),
+    engines: EngineIdentity = _USUAL_ENGINES,
     begun: int = 0,
 ) -> tuple[DistinctSampler, SamplerName]:
     """Make a sampler; ``auto`` is ours, unless everything is tried anyway.
@@ -218,7 +221,7 @@ def sampler_named(
         seed: Seeds every random choice.
         trials: Budget in trials, or None where there is none.
         repeats: Allow deployments that were tried before.
-        engine_axes: Axes along which engines differ.
+        engines: Which deployments share an engine.
         begun: Trials that the study has; who draws by chance must not draw the same again.
 
     Returns:
@@ -241,7 +244,7 @@ def sampler_named(
         case SamplerName.GRID:
             inner = GridOrder(encoding, repeats=repeats)
         case SamplerName.FRONT | SamplerName.AUTO:
-            inner = _front(encoding, engine_axes, seed)
+            inner = _front(encoding, engines, seed)
         case SamplerName.TPE:
             # the liar keeps parallel proposals apart, as the wrapper does; it costs a commit and
             # another look at all trials
@@ -280,20 +283,13 @@ def _chosen(encoding: Encoding, trials: int | None) -> SamplerName:
     allowed = count_allowed(encoding)
     if trials is not None and allowed is not None and allowed <= trials:
         return SamplerName.RANDOM
-    return SamplerName.FRONT if lattice_size(encoding) <= _ENUMERABLE else SamplerName.TPE
+    return SamplerName.FRONT if lattice_size(encoding) <= ENUMERABLE else SamplerName.TPE
 
 
-def _front(encoding: Encoding, engine_axes: Sequence[str], seed: int) -> BaseSampler:
+def _front(encoding: Encoding, engines: EngineIdentity, seed: int) -> BaseSampler:
     from optimizer.search.own_sampler import own_sampler
 
-    points = lattice_size(encoding)
-    if points > _ENUMERABLE:
-        raise UsageError(
-            f"the front sampler looks at every point, and '{encoding.space.name}' has "
-            f"{points:,.0f}, more than {_ENUMERABLE:,}",
-            hint="choose --sampler tpe, or take values out of its axes",
-        )
-    return own_sampler(encoding, engine_axes=engine_axes, seed=seed)
+    return own_sampler(encoding, engines, seed=seed)
 
 
 def _gp(seed: int) -> BaseSampler:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from optimizer.errors import WorkspaceError
 from optimizer.search.budget import Budget, tried_deployments
 from optimizer.search.sampler_name import SamplerName
+from optimizer.search.sampler_setup import Setup, json_from_setup
 from optimizer.search.samplers import check_available, sampler_named
 from optimizer.search.search import Finished, Search, View
 from optimizer.search.sentinel import Sentinel
 from optimizer.search.views import opened_view
-from optimizer.study.attributes import ENGINE_AXES
+from optimizer.study.attributes import SAMPLER
 from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
 from optimizer.study.study import SearchStudy
@@ -78,7 +79,7 @@ def searched(
         facts = worker.describe()
         storage = open_storage(place.url, place.workspace)
         study = open_study(storage, place.url, order.study or space.name, space=space, facts=facts)
-        study.remember(ENGINE_AXES, ",".join(facts.engine_axes))
+        study.remember(SAMPLER, json_from_setup(Setup(engines=facts.engines, seed=order.seed)))
         study.study.sampler, chosen = sampler_named(
             order.sampler,
             study.encoding,
@@ -86,7 +87,7 @@ def searched(
             begun=len(study.study.get_trials(deepcopy=False)),
             trials=order.budget.trials,
             repeats=order.repeats,
-            engine_axes=facts.engine_axes,
+            engines=facts.engines,
         )
         telling = stack.enter_context(
             _telling(order.mlflow, study, place, gate=gate, console=console)

@@ -9,4 +9,4 @@ SPACE = "trifront:space"
 SPACE_FILE = "trifront:space_file"
 DIGESTS = "trifront:digests"
 ENVIRONMENT = "trifront:environment"
-ENGINE_AXES = "trifront:engine_axes"  # separated by commas
+SAMPLER = "trifront:sampler"  # what our own one was made with, as JSON

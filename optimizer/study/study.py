@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from optimizer.errors import StudyError
-from optimizer.sampling.price import PRICE
+from optimizer.sampling.marks import INTERRUPTED, PRICE
 from optimizer.search.samplers import DistinctSampler
 from optimizer.study.attributes import (
     DIGESTS,
@@ -285,6 +285,8 @@ class SearchStudy:
             trial.set_user_attr(PRICE, _price_s(outcome))
         if told is None:
             assert isinstance(outcome, Failed)
+            if outcome.kind == "interrupted":
+                trial.set_user_attr(INTERRUPTED, value=True)
             self._enqueue_again(outcome)  # first: a kill in between must not lose the deployment
             return self.study.tell(trial, state=TrialState.FAIL)
         for name, value in told.constraints:

@@ -10,19 +10,21 @@ from typer.testing import CliRunner
 
 from optimizer.cli import app
 from optimizer.errors import StudyError
-from optimizer.explaining.explain import Explanation, belief_of, engine_axes_of, explained
+from optimizer.explaining.explain import Explanation, belief_of, explained, setup_of
 from optimizer.explaining.words import lines_of_calibration, lines_of_reasons, why
 from optimizer.search.budget import Budget
 from optimizer.search.sampler_name import SamplerName
+from optimizer.search.sampler_setup import Setup, json_from_setup
 from optimizer.search.samplers import sampler_named
 from optimizer.search.search import Search
-from optimizer.study.attributes import ENGINE_AXES
+from optimizer.study.attributes import SAMPLER
 from optimizer.study.opening import open_study
 from optimizer.study.storage import open_storage
 from optimizer.study.study import SearchStudy
 from optimizer.workspace import Workspace
 from search_spaces.files import space_from_yaml
 from search_spaces.space import SearchSpace
+from trials.capabilities import EngineIdentity
 
 RUNNER = CliRunner()
 TRIALS = 24
@@ -158,13 +160,18 @@ def test_belief_is_told_in_the_unit_of_people(space: SearchSpace) -> None:
     assert belief.high == pytest.approx(10 ** (3 + 0.196))
 
 
-def test_engine_axes_are_those_that_the_search_knew(tmp_path: Path, space: SearchSpace) -> None:
+def test_sampler_is_made_as_the_search_made_it(tmp_path: Path, space: SearchSpace) -> None:
     study = searched_by_ours(Workspace(root=tmp_path / "trifront"), space, trials=1)
-    assert engine_axes_of(study) == ("variant", "precision")
+    setup = Setup(
+        engines=EngineIdentity(axes=("variant",), with_batch=(("small",),)),
+        seed=7,
+    )
+    before = setup_of(study)
 
-    study.remember(ENGINE_AXES, "variant,precision,batch_size")
+    study.remember(SAMPLER, json_from_setup(setup))
 
-    assert engine_axes_of(study) == ("variant", "precision", "batch_size")
+    assert (before.engines.axes, before.seed) == (("variant", "precision"), 0)
+    assert setup_of(study) == setup
 
 
 def test_study_of_too_few_trials_says_so(tmp_path: Path, space: SearchSpace) -> None:

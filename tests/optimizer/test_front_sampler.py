@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -18,11 +19,14 @@ from optimizer.replaying.contestants import contestants_named, engine_axes
 from optimizer.replaying.generating import Recipe, generated_table
 from optimizer.replaying.replay import Limits, Replayed, replay
 from optimizer.sampling.front_sampler import FrontSampler
-from optimizer.sampling.history import History
+from optimizer.sampling.history import History, Observation, Told
+from optimizer.sampling.knowledge import Knowledge
 from optimizer.sampling.lattice import lattice_of
-from optimizer.search.own_sampler import allowed, knowledge_of
+from optimizer.sampling.proposing import Proposer
+from optimizer.search.own_sampler import allowed, knowledge_of, lattice_of_space
 from optimizer.study.encoding import Encoding
 from search_spaces.space import SearchSpace
+from trials.capabilities import EngineIdentity
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "model": CategoricalDistribution(["small", "middle", "large"]),
@@ -92,16 +96,110 @@ def test_points_that_are_being_tried_are_not_proposed_again() -> None:
 
 
 def test_points_that_are_being_tried_count_as_measured() -> None:
-    """Two that ask at once must not both go for the same gain beside each other."""
-    alone, together = new_study(), new_study()
-    asked(alone, 10)
-    asked(together, 10)
-    one_by_one = asked(alone, 2)
+    """Another must not promise the gain that they will bring."""
+    study = new_study()
+    asked(study, 12)
+    lattice = lattice_of(DISTRIBUTIONS, shared=("model",))
+    proposer = Proposer(lattice, Knowledge(), objectives=2, seed=0)
+    history = History(lattice, study.directions, unmeasured="runs")
+    told_now = history.told(study.get_trials(), but=-1)
+    before = proposer.weighed(told_now)
+    best = int(before.rows[np.argmax(before.gains)])
 
-    at_once = [together.ask(DISTRIBUTIONS).params for _ in range(2)]
+    after = proposer.weighed(
+        replace(
+            told_now,
+            pending=np.array([best]),
+            taken=np.append(told_now.taken, best),
+        )
+    )
 
-    assert at_once[0] == one_by_one[0]
-    assert at_once[1] != at_once[0]
+    kept = np.isin(before.rows, after.rows)
+    assert best not in after.rows
+    assert after.gains.sum() < 0.9 * before.gains[kept].sum()
+
+
+def test_where_nothing_meets_the_bounds_yet_the_likeliest_is_tried() -> None:
+    """One point of 84 meets both; by chance it would take dozens of trials."""
+    study = new_study()
+    feasible = []
+    for _ in range(20):
+        trial = study.ask(DISTRIBUTIONS)
+        latency, right = measured(trial.params)
+        trial.set_user_attr("price_s", [0.0, 1.0])
+        trial.set_constraint("runs", 0.0)
+        trial.set_constraint("latency", latency - math.log10(9 * (1 + 1 / 4)))
+        trial.set_constraint("right", 0.93 - right)
+        study.tell(trial, (latency, right))
+        feasible.append(trial.params == {"model": "large", "log2(batch)": 0, "threads": 4})
+
+    assert any(feasible)
+
+
+def test_bound_of_an_engine_is_known_once_one_of_its_points_was_measured() -> None:
+    lattice = lattice_of(DISTRIBUTIONS, shared=("model",))
+    knowledge = Knowledge(bounds_of_engine=frozenset({"right"}))
+    proposer = Proposer(lattice, knowledge, objectives=1, seed=0)
+    rows = [0, 5, 30, 41, 57]
+    seen = tuple(
+        Observation(
+            row=row,
+            costs=(float(measured(lattice.params(row))[0]),),
+            violations=(("right", 0.85 - RIGHT[lattice.params(row)["model"]]),),
+            shared_s=0.0,
+            own_s=1.0,
+        )
+        for row in rows
+    )
+
+    weighed = proposer.weighed(Told(seen=seen, pending=np.array([], int), taken=np.array(rows)))
+
+    models = [lattice.params(int(row))["model"] for row in weighed.rows]
+    assert {
+        (model, chance) for model, chance in zip(models, weighed.chances.tolist(), strict=True)
+    } == {("small", 0.0), ("middle", 1.0), ("large", 1.0)}
+
+
+def test_trials_that_were_interrupted_say_nothing_of_the_point() -> None:
+    study = new_study()
+    lattice = lattice_of(DISTRIBUTIONS, shared=("model",))
+    trial = study.ask(DISTRIBUTIONS)
+    params = trial.params
+    orders = []
+    for is_interrupted in (True, True, False, False):
+        if is_interrupted:
+            trial.set_user_attr("interrupted", value=True)
+        study.tell(trial, state=TrialState.FAIL)
+        history = History(lattice, study.directions, unmeasured="runs")
+        orders.append(len(history.told(study.get_trials(), but=-1).seen))
+        study.enqueue_trial(params)
+        trial = study.ask(DISTRIBUTIONS)
+    told(study, trial)
+
+    seen = History(lattice, study.directions, unmeasured="runs").told(study.get_trials(), but=-1)
+
+    assert orders == [0, 0, 0, 1]
+    assert [one.costs is None for one in seen.seen] == [False]  # it ran after all
+
+
+def test_corner_that_cannot_run_is_left_before_anything_was_measured() -> None:
+    study = new_study()
+    large = 0
+    for _ in range(12):
+        trial = study.ask(DISTRIBUTIONS)
+        runs = trial.params["log2(batch)"] == 0 and trial.params["model"] == "small"
+        large += trial.params["model"] == "large"
+        trial.set_constraint("runs", 0.0 if runs else 1.0)
+        study.tell(trial, measured(trial.params) if runs else (9.0, 0.0))
+
+    assert large <= 5
+
+
+def test_value_of_a_float_is_found_where_rounding_puts_it() -> None:
+    lattice = lattice_of({"x": FloatDistribution(0.0, 1.0, step=0.1)})
+
+    assert lattice.row({"x": 0.3}) == 3
+    assert lattice.row({"x": 0.35}) is None
 
 
 def test_observations_come_in_the_order_in_which_trials_ended() -> None:
@@ -257,6 +355,16 @@ def test_rules_asked_once_for_each_combination_allow_what_each_point_is_allowed(
 
     assert fast.tolist() == [encoding.allows(tuple(point)) for point in lattice.points.tolist()]
     assert 0 < fast.sum() < len(fast)
+
+
+def test_engines_that_serve_one_batch_size_are_told_apart(space: SearchSpace) -> None:
+    encoding = Encoding(space)
+    usual = EngineIdentity(axes=("variant", "precision"))
+    bound = EngineIdentity(axes=("variant", "precision"), with_batch=(("small", "int8"),))
+
+    counts = [int(lattice_of_space(encoding, one).engines.max()) + 1 for one in (usual, bound)]
+
+    assert counts == [4, 3 + 4]  # four batch sizes
 
 
 def test_accuracy_is_known_to_belong_to_the_engine(space: SearchSpace) -> None:

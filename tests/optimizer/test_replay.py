@@ -19,7 +19,7 @@ from optimizer.replaying.replay import Limits, Replayed, replay
 from optimizer.replaying.table import FAILED, STATES, DeploymentTable, bounded
 from optimizer.replaying.telling import Teller, Till
 from optimizer.replaying.truth import Truth
-from optimizer.sampling.price import PRICE
+from optimizer.sampling.marks import PRICE
 from optimizer.search.samplers import DistinctSampler
 from optimizer.study.encoding import Encoding
 from optimizer.study.objectives import DEPLOYABLE, told_of_completed, told_of_infeasible

@@ -14,7 +14,12 @@ from search_spaces.space import (
 )
 from trials.backend import Capabilities, EngineSpec, Option, Scope
 from trials.backends.catalog import backend_named
-from trials.capabilities import engine_spec, refuse_ignored
+from trials.capabilities import (
+    engine_identity,
+    engine_spec,
+    engines_of,
+    refuse_ignored,
+)
 from trials.errors import TrialError
 
 CAPABILITIES = Capabilities(
@@ -204,3 +209,31 @@ def test_no_reason_for_a_refusal_advises_what_the_refusal_advises_itself(target:
 
     assert reasons
     assert not [why for why in reasons if "; use" in why]
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        CAPABILITIES,
+        replace(CAPABILITIES, batch_bound=(), batch_in_engine=True),
+        replace(CAPABILITIES, batch_fixing=(("graphs", True),)),
+        replace(CAPABILITIES, batch_in_engine=True, dynamic_batch=("graphs", True)),
+        replace(CAPABILITIES, batch_bound=()),
+    ],
+)
+def test_identity_of_engines_tells_apart_as_many_as_are_built(capabilities: Capabilities) -> None:
+    searched = space("graphs", False, True)  # noqa: FBT003 - values of an axis
+    axes = {axis.name: axis for axis in searched.axes}
+    axes["precision"] = Axis(name="precision", values=("fp32", "int8-dynamic"))
+    axes["threads"] = Axis(name="threads", values=(1, 2))
+    searched = replace(searched, axes=tuple(axes.values()))
+
+    identity = engine_identity(searched, capabilities)
+
+    engines = set()
+    for deployment in searched.deployments():
+        point = dict(deployment.axes())
+        values = tuple(point[name] for name in identity.axes)
+        engines.add((values, point["batch_size"] if values in identity.with_batch else None))
+    assert identity.axes == ("variant", "precision", "graphs")
+    assert len(engines) == len(engines_of(searched, capabilities))
