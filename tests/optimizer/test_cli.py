@@ -29,7 +29,7 @@ COMMANDS = (
     *("search", "build", "front", "show", "dashboard", "studies", "sync"),
     *("export", "verify", "register", "reproduce", "recompute"),
     *("compare", "effect", "certify", "saturate", "precision-report"),
-    *("record", "replay"),
+    *("record", "replay", "explain"),
     *("doctor", "report", "ui"),
     *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),
