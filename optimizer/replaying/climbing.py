@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,7 +20,7 @@ from search_spaces.metrics import Scale
 _OBJECTIVE = "throughput_sps"
 
 
-class HillClimber(BaseSampler):
+class HillClimber(RandomSampler):
     """Propose by climbing; needs all trials of its study to be its own, told in order.
 
     Args:
@@ -30,13 +30,13 @@ class HillClimber(BaseSampler):
     """
 
     def __init__(self, encoding: Encoding, climbed: Sequence[str], *, seed: int) -> None:
+        super().__init__(seed=seed)  # for parameters that are not ours
         self._encoding = encoding
         self._places = [
             place
             for place, parameter in enumerate(encoding.parameters)
             if parameter.axis.name in climbed
         ]
-        self._independent = RandomSampler(seed=seed)
         self._random = np.random.default_rng(seed)
         self._known: dict[Indices, Seen | None] = {}
         self._points = self._all_climbs()
@@ -67,16 +67,6 @@ class HillClimber(BaseSampler):
         if self._asked is None:
             raise SpaceExhaustedError("every combination has been climbed")
         return self._encoding.params_at(self._asked)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Draw a parameter that is not ours."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self,

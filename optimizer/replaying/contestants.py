@@ -17,22 +17,22 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import (
     BaseSampler,
-    GPSampler,
     NSGAIISampler,
     QMCSampler,
     RandomSampler,
     TPESampler,
 )
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optimizer.errors import UsageError
 from optimizer.replaying.climbing import HillClimber
 from optimizer.replaying.table import DeploymentTable, flat_positions, sizes_of
 from optimizer.sampling.front_sampler import FrontSampler
 from optimizer.sampling.lattice import Points, Rows, lattice_of
+from optimizer.search.forwarding import ForwardingSampler
 from optimizer.search.own_sampler import allowed, knowledge_of
-from optimizer.search.samplers import DistinctSampler, GridOrder
+from optimizer.search.samplers import DistinctSampler, GridOrder, gp_sampler
 from optimizer.study.encoding import Encoding
 from optimizer.study.objectives import DEPLOYABLE
 from search_spaces.spelling import did_you_mean
@@ -133,15 +133,11 @@ def _engines_along(table: DeploymentTable, at: int) -> tuple[bool, bool]:
     return pairs.shape[1] == lines.max(initial=-1) + 1, pairs.shape[1] == len(table)
 
 
-class _AsItIs(RandomSampler):
+class _AsItIs(ForwardingSampler):
     """Let a sampler choose what it proposes jointly, as Optuna does where nobody moves anything.
 
     TPE draws each parameter for itself where there are several objectives, unless told otherwise.
     """
-
-    def __init__(self, inner: BaseSampler, seed: int) -> None:
-        super().__init__(seed=seed)
-        self._inner = inner
 
     def sample_relative(
         self,
@@ -151,31 +147,7 @@ class _AsItIs(RandomSampler):
     ) -> dict[str, Any]:
         """Return the inner sampler's proposal for what it wants to propose jointly."""
         wanted = self._inner.infer_relative_search_space(study, trial)
-        return self._inner.sample_relative(study, trial, wanted)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Leave it to the inner sampler."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Tell the inner sampler."""
-        self._inner.before_trial(study, trial)
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Tell the inner sampler."""
-        self._inner.after_trial(study, trial, state, values)
+        return super().sample_relative(study, trial, wanted)
 
 
 def _moved(make: Callable[[int], BaseSampler], *, repeats: bool) -> Maker:
@@ -183,7 +155,7 @@ def _moved(make: Callable[[int], BaseSampler], *, repeats: bool) -> Maker:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             inner = make(seed)
-        return DistinctSampler(_AsItIs(inner, seed), encoding, seed=seed, repeats=repeats)
+        return DistinctSampler(_AsItIs(inner), encoding, seed=seed, repeats=repeats)
 
     return moved
 
@@ -210,14 +182,6 @@ def _both(
 
 def _sobol(seed: int) -> BaseSampler:
     return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-
-
-def _gp(seed: int) -> BaseSampler:
-    import torch
-
-    # its matrices are small, and runs beside each other would wait for each other's threads
-    torch.set_num_threads(1)
-    return GPSampler(seed=seed, warn_independent_sampling=False)
 
 
 def _auto(seed: int) -> BaseSampler:
@@ -273,7 +237,7 @@ _CONTESTANTS = (
     *_both("nsga2", lambda seed: NSGAIISampler(seed=seed)),
     *_both("tpe", lambda seed: TPESampler(seed=seed)),
     *_both("tpe-multivariate", lambda seed: TPESampler(seed=seed, multivariate=True)),
-    *_both("gp", _gp, needs="torch", most_trials=_GP_TRIALS),
+    *_both("gp", gp_sampler, needs="torch", most_trials=_GP_TRIALS),
     *_both("auto", _auto, needs="optunahub", is_remote=True),
     Contestant(name="hill", make=_hill),
     Contestant(name=GRID, make=_grid),

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -31,7 +31,7 @@ from optimizer.sampling.lattice import Lattice
 from optimizer.sampling.proposing import Proposer
 
 
-class FrontSampler(BaseSampler):
+class FrontSampler(RandomSampler):
     """Propose the point with the most expected hypervolume for its price.
 
     Deterministic for a seed and the same trials, also in a new process. Points that are being
@@ -53,11 +53,11 @@ class FrontSampler(BaseSampler):
         unmeasured: str | None = None,
         seed: int = 0,
     ) -> None:
+        super().__init__(seed=seed)  # for parameters that are none of the lattice's
         self._lattice = lattice
         self._knowledge = knowledge or Knowledge()
         self._unmeasured = unmeasured
         self._seed = seed
-        self._independent = RandomSampler(seed=seed)
         self._study_name: str | None = None
         self._history: History | None = None
         self._proposer: Proposer | None = None
@@ -82,20 +82,6 @@ class FrontSampler(BaseSampler):
         trials = study._get_trials(deepcopy=False, use_cache=True)  # noqa: SLF001
         proposal = proposer.propose(history.told(trials, but=trial.number))
         return {} if proposal is None else self._lattice.params(proposal.row)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Draw a parameter that is none of the lattice's, or of a space that is all tried."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def reseed_rng(self) -> None:
-        """Reseed what is drawn outside of the lattice; proposals follow from the trials."""
-        self._independent.reseed_rng()
 
     def _opened(self, study: Study) -> tuple[History, Proposer]:
         if self._history is None or self._proposer is None or self._study_name != study.study_name:

@@ -8,7 +8,7 @@ learns from is what was measured.
 
 import heapq
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
@@ -17,9 +17,10 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optimizer.errors import SpaceExhaustedError, UsageError
+from optimizer.search.forwarding import ForwardingSampler
 from optimizer.search.sampler_name import SamplerName
 from optimizer.study.encoding import Encoding
 from trials.capabilities import EngineIdentity
@@ -55,7 +56,7 @@ class GridOrder(RandomSampler):
         return next((params for params in proposals if params not in begun), {})
 
 
-class DistinctSampler(BaseSampler):
+class DistinctSampler(ForwardingSampler):
     """Move another sampler's proposals to the nearest allowed and free deployment.
 
     Trials count as taken while they run, wait or have ended. A trial that was enqueued keeps its
@@ -71,7 +72,7 @@ class DistinctSampler(BaseSampler):
     def __init__(
         self, inner: BaseSampler, encoding: Encoding, *, seed: int, repeats: bool = False
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._encoding = encoding
         self._rng = np.random.default_rng(seed)
         self._repeats = repeats
@@ -117,34 +118,10 @@ class DistinctSampler(BaseSampler):
         found = self.nearest_free(self._encoding.indices(params), taken)
         return self._encoding.params_at(found)
 
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Leave a parameter that is not ours to the inner sampler."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
-
     def reseed_rng(self) -> None:
         """Reseed, as Optuna asks of a sampler in a new process."""
-        self._inner.reseed_rng()
+        super().reseed_rng()
         self._rng = np.random.default_rng()
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Tell the inner sampler."""
-        self._inner.before_trial(study, trial)
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Tell the inner sampler."""
-        self._inner.after_trial(study, trial, state, values)
 
     def has_free(self, trials: list[FrozenTrial]) -> bool:
         """Tell whether a study with these trials has a deployment left to try.
@@ -236,7 +213,8 @@ def sampler_named(
     drawing = seed + begun
     match name:
         case SamplerName.GP:
-            inner = _gp(drawing)
+            check_available(SamplerName.GP)
+            inner = gp_sampler(drawing)
         case SamplerName.NSGA2:
             inner = NSGAIISampler(seed=drawing)
         case SamplerName.RANDOM:
@@ -292,8 +270,8 @@ def _front(encoding: Encoding, engines: EngineIdentity, seed: int) -> BaseSample
     return own_sampler(encoding, engines, seed=seed)
 
 
-def _gp(seed: int) -> BaseSampler:
-    check_available(SamplerName.GP)
+def gp_sampler(seed: int) -> BaseSampler:
+    """Make Optuna's Gaussian process, computing in one thread; needs torch."""
     from optuna.samplers import GPSampler
 
     class OneThreadedGP(GPSampler):
