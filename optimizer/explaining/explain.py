@@ -13,7 +13,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from optimizer.errors import StudyError
-from optimizer.sampling.history import History, Told
+from optimizer.sampling.history import History
 from optimizer.sampling.proposing import Proposer, Weighed, has_learned
 from optimizer.search.own_sampler import knowledge_of, lattice_of_space
 from optimizer.search.sampler_setup import Setup, setup_from_json
@@ -149,7 +149,7 @@ class _Explainer:
         )
         self._history = History(self._lattice, study.study.directions, unmeasured=DEPLOYABLE)
         self._trials = study.study.get_trials(deepcopy=False)
-        self._now: Told = self._history.told(self._trials, but=-1)
+        self._now = self._history.snapshot(self._trials, but=-1)
         if not has_learned(self._now):
             raise StudyError(
                 f"study '{study.name}' has too few measured trials to explain anything",
@@ -191,12 +191,12 @@ class _Explainer:
                     )
 
     def _reason(self, trial: FrozenTrial, deployment: Deployment) -> Reason:
-        told = self._history.told_to(trial, self._trials)
+        then = self._history.snapshot_at(trial, self._trials)
         row = self._lattice.row(trial.params)
         assert row is not None, "the trials of a study lie in its space"
-        if not has_learned(told):
+        if not has_learned(then):
             return Reason(number=None, deployment=deployment, is_early=True)
-        weighed = self._proposer.weighed(told)
+        weighed = self._proposer.weighed(then)
         at = np.flatnonzero(weighed.rows == row)
         if not len(at):  # tried before, or of a large space one that was not looked at
             return Reason(number=None, deployment=deployment)

@@ -45,7 +45,8 @@ class Best:
     """The best feasible point of one objective.
 
     Attributes:
-        ratio: How much worse than the true best at the end of a run, as a ratio >= 1.
+        ratio: How much worse than the true best at the end of a run, as a ratio >= 1; where values
+            may be negative, 1 and the distance as a share of the range.
         prices_s: Seconds until it was within 2 % of the true best.
     """
 
@@ -179,7 +180,9 @@ def _ratios(table: DeploymentTable, truth: Truth, objective: Objective) -> Colum
         return ratios
     is_lower_better = objective.better(0.0, 1.0)
     best = feasible.min() if is_lower_better else feasible.max()
-    with np.errstate(divide="ignore", invalid="ignore"):
+    if (feasible <= 0).any():  # scores that may be negative have no ratios; a share of the range
+        found = 1 + np.abs(feasible - best) / max(float(np.ptp(feasible)), math.ulp(1.0))
+    else:
         found = feasible / best if is_lower_better else best / feasible
     ratios[truth.feasible] = np.where(feasible == best, 1.0, found)
     return ratios

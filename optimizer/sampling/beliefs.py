@@ -77,7 +77,7 @@ class Beliefs:
         self.coordinates = Coordinates(lattice, knowledge.law)
         self._lattice = lattice
         self._of_engine = knowledge.of_engine
-        self._points = with_engines(lattice)
+        self._points = lattice.with_engines
         self._all = tuple(_factors(lattice, shared_only=False))
         self._shared = tuple(_factors(lattice, shared_only=True))
         self._engines: dict[int, Observation] = {}
@@ -258,11 +258,6 @@ def chances_to_run(
     return np.asarray(ndtr(model.mean / np.sqrt(model.variance + model.noise)))
 
 
-def with_engines(lattice: Lattice) -> Points:
-    """Return the points with a last column that numbers their engines."""
-    return np.concatenate([lattice.points, lattice.engines[:, None].astype(np.int32)], axis=1)
-
-
 def _factors(lattice: Lattice, *, shared_only: bool) -> Iterator[Factor]:
     """Yield the axes that vary, and the engine where it is more than one axis."""
     varying = [
@@ -286,7 +281,12 @@ def _costs_of(measured: Sequence[Observation]) -> Matrix:
 
 
 def _violations_of(measured: Sequence[Observation], name: str) -> Matrix:
-    return np.array([dict(one.violations)[name] for one in measured])
+    found = [dict(one.violations).get(name) for one in measured]
+    if None in found:
+        raise ValueError(
+            f"constraint {name!r} is set on some trials and not on others; set it on all of them"
+        )
+    return np.array(found, dtype=float)
 
 
 def _label(one: Observation) -> float:
@@ -305,7 +305,7 @@ def _linked(
 ) -> tuple[tuple[Bound, ...], tuple[str, ...]]:
     """Find the constraints that are bounds of an objective, and those that must be modelled."""
     bounds, free = [], []
-    for name in (name for name, _ in measured[0].violations):
+    for name in sorted({name for one in measured for name, _ in one.violations}):
         values = _violations_of(measured, name)
         found = next((bound for bound in _lines(values, costs)), None)
         if found is None:

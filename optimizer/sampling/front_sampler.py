@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial
 from optimizer.sampling.history import History
 from optimizer.sampling.knowledge import Knowledge
 from optimizer.sampling.lattice import Lattice
+from optimizer.sampling.limits import MOST_OBJECTIVES
 from optimizer.sampling.proposing import Proposer
 
 
@@ -43,6 +44,10 @@ class FrontSampler(RandomSampler):
         unmeasured: Name of a constraint; where it is missed, a trial's values are not measured
             ones and only say that the point cannot run. None where there is no such.
         seed: Of ties and of the first points.
+
+    Raises:
+        ValueError: When it is asked by a study of more than six objectives, or of one whose trials
+            have not all the same constraints.
     """
 
     def __init__(
@@ -80,13 +85,18 @@ class FrontSampler(RandomSampler):
         history, proposer = self._opened(study)
         # as the built-in samplers read: one look at the storage, and no copies
         trials = study._get_trials(deepcopy=False, use_cache=True)  # noqa: SLF001
-        proposal = proposer.propose(history.told(trials, but=trial.number))
-        return {} if proposal is None else self._lattice.params(proposal.row)
+        row = proposer.propose(history.snapshot(trials, but=trial.number))
+        return {} if row is None else self._lattice.params(row)
 
     def _opened(self, study: Study) -> tuple[History, Proposer]:
         if self._history is None or self._proposer is None or self._study_name != study.study_name:
             self._study_name = study.study_name
             self._history = History(self._lattice, study.directions, unmeasured=self._unmeasured)
+            if len(study.directions) > MOST_OBJECTIVES:
+                raise ValueError(
+                    f"the study has {len(study.directions)} objectives, at most "
+                    f"{MOST_OBJECTIVES} are traded off; make constraints of some"
+                )
             self._proposer = Proposer(
                 self._lattice,
                 self._knowledge,

@@ -47,7 +47,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Told:
+class Snapshot:
     """The observations in order, and the points that must not be proposed.
 
     Attributes:
@@ -80,7 +80,7 @@ class History:
         self._known: dict[int, Observation] = {}
         self._places: dict[int, int | None] = {}
 
-    def told_to(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Told:
+    def snapshot_at(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Snapshot:
         """Read the trials as they were when one of them asked."""
         asked = trial.datetime_start
         assert asked is not None, "a trial that waits has not asked"
@@ -92,7 +92,7 @@ class History:
         }
         return self._read_all(earlier, ended)
 
-    def told(self, trials: Sequence[FrozenTrial], *, but: int) -> Told:
+    def snapshot(self, trials: Sequence[FrozenTrial], *, but: int) -> Snapshot:
         """Read the trials as they are.
 
         Args:
@@ -102,7 +102,7 @@ class History:
         others = [one for one in trials if one.number != but]
         return self._read_all(others, {one.number for one in others if one.state.is_finished()})
 
-    def _read_all(self, trials: Sequence[FrozenTrial], ended: Container[int]) -> Told:
+    def _read_all(self, trials: Sequence[FrozenTrial], ended: Container[int]) -> Snapshot:
         seen: list[tuple[datetime | None, int, Observation]] = []
         pending, taken = [], []
         failures: Counter[int] = Counter()
@@ -126,7 +126,7 @@ class History:
                     self._known[trial.number] = self._read(trial, row)
                 seen.append((trial.datetime_complete, trial.number, self._known[trial.number]))
         seen.sort(key=_ending)
-        return Told(
+        return Snapshot(
             seen=tuple(one for *_, one in seen), pending=_rows(pending), taken=_rows(taken)
         )
 

@@ -76,6 +76,12 @@ class Lattice:
         return len(self.points)
 
     @cached_property
+    def with_engines(self) -> Points:
+        """The points with a last column that numbers their engines."""
+        engines = self.engines[:, None].astype(self.points.dtype)
+        return np.concatenate([self.points, engines], axis=1)
+
+    @cached_property
     def _flat(self) -> Rows:
         return self.flat(self.points)
 

@@ -12,22 +12,22 @@ from optimizer.sampling.beliefs import (
     Beliefs,
     chances_to_run,
     fitting_point,
-    with_engines,
 )
+from optimizer.sampling.expected_prices import ExpectedPrices
 from optimizer.sampling.fitting import usual
-from optimizer.sampling.history import Observation, Told
+from optimizer.sampling.history import Observation, Snapshot
 from optimizer.sampling.kernel import Factor, Matrix
 from optimizer.sampling.knowledge import Knowledge
 from optimizer.sampling.lattice import Lattice, Rows
 from optimizer.sampling.posterior import Posterior
-from optimizer.sampling.prices import Prices
 from optimizer.sampling.room import Room
 
 _FIRST = 4  # measured points before anything is believed
 _NODES = 16  # at which expectations are computed; a power of two, as Sobol' sequences want
 _HOPEFUL = 2.5  # standard deviations: what gains nothing even then is not looked at
 _MOST_LOOKED_AT = 2000
-_MOST_POOLED = 8000
+_MOST_POOLED, _LEAST_POOLED = 8000, 1000
+_MOST_KEPT = 8_000_000  # numbers, of each model: points looked at times observations; 64 MB
 _MOST_AT_FIRST = 5000
 _MARGIN = 0.1  # the reference lies this share of the range beyond the worst, as in fronts
 _PRICE_POWER = 0.5  # of the price that gains are divided by; docs/decisions/0020
@@ -36,24 +36,6 @@ _OVERLAP = 0.7  # share of the gain that is left after a better point of the sam
 _LIKELY = 0.5
 _LEAST_S = 1e-9
 _ALIKE = 1e-6  # relative; what differs less is equally good
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """A point to try, and why.
-
-    Attributes:
-        row: Its number on the lattice.
-        gain: Expected growth of the hypervolume, as a share of the box; None at first, when points
-            are chosen to learn from.
-        shared_s: Expected price of its engine, seconds; 0 where that is there, or nothing known.
-        own_s: Expected price of its own, seconds.
-    """
-
-    row: int
-    gain: float | None = None
-    shared_s: float = 0.0
-    own_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,39 +84,32 @@ class Proposer:
         self._beliefs: Beliefs | None = None
         self._fitted = 0
 
-    def propose(self, told: Told) -> Proposal | None:
-        """Propose a point, or None where all are taken."""
-        is_free = self._is_free(told)
+    def propose(self, now: Snapshot) -> int | None:
+        """Return the number of the point to try, or None where all are taken."""
+        is_free = self._is_free(now)
         if not is_free.any():
             return None
-        if not has_learned(told):
-            return Proposal(row=self._to_learn_from(told, np.flatnonzero(is_free)))
-        weighed = self.weighed(told)
+        if not has_learned(now):
+            return self._to_learn_from(now, np.flatnonzero(is_free))
+        weighed = self.weighed(now)
         if not len(weighed.rows):
-            free = np.flatnonzero(is_free)
-            return Proposal(row=int(self._random(len(told.seen)).choice(free)))
-        best = self._worth_most(weighed)
-        return Proposal(
-            row=int(weighed.rows[best]),
-            gain=float(weighed.gains[best]),
-            shared_s=float(weighed.shared_s[best]),
-            own_s=float(weighed.own_s[best]),
-        )
+            return int(self._random(len(now.seen)).choice(np.flatnonzero(is_free)))
+        return int(weighed.rows[self._worth_most(weighed)])
 
-    def weighed(self, told: Told) -> Weighed:
+    def weighed(self, now: Snapshot) -> Weighed:
         """Say what is expected of the free points that are looked at.
 
         Args:
-            told: Of which something was learned; see :func:`has_learned`.
+            now: Of which something was learned; see :func:`has_learned`.
         """
-        beliefs = self.believed(told.seen)
-        at = np.flatnonzero(self._is_free(told)[beliefs.pool])
-        with beliefs.assuming(told.pending):
-            return self._weighed(beliefs, at, told)
+        beliefs = self.believed(now.seen)
+        at = np.flatnonzero(self._is_free(now)[beliefs.pool])
+        with beliefs.assuming(now.pending):
+            return self._weighed(beliefs, at, now)
 
-    def _is_free(self, told: Told) -> NDArray[np.bool_]:
+    def _is_free(self, now: Snapshot) -> NDArray[np.bool_]:
         is_free = np.ones(len(self._lattice), dtype=bool)
-        is_free[told.taken] = False
+        is_free[now.taken] = False
         return is_free
 
     def believed(self, seen: Sequence[Observation]) -> Beliefs:
@@ -150,7 +125,7 @@ class Proposer:
         self._beliefs = beliefs
         return beliefs
 
-    def _weighed(self, beliefs: Beliefs, at: Rows, told: Told) -> Weighed:
+    def _weighed(self, beliefs: Beliefs, at: Rows, now: Snapshot) -> Weighed:
         means, spreads = beliefs.expected()
         chances = beliefs.chances()
         expected = beliefs.coordinates.costs(means, beliefs.pool)
@@ -158,9 +133,9 @@ class Proposer:
         likely = chances.copy()
         for bound in beliefs.bounds:
             likely *= bound.chance(expected, doubts)
-        ideal, width = _frame(expected[likely > _LIKELY], told.seen)
-        feasible = [one.costs for one in told.seen if one.costs is not None and one.is_feasible]
-        running = np.isin(beliefs.pool, told.pending) & (likely > _LIKELY)
+        ideal, width = _frame(expected[likely > _LIKELY], now.seen)
+        feasible = [one.costs for one in now.seen if one.costs is not None and one.is_feasible]
+        running = np.isin(beliefs.pool, now.pending) & (likely > _LIKELY)
         front = np.concatenate([np.reshape(feasible, (-1, means.shape[1])), expected[running]])
         room = Room((front - ideal) / width)
         rows, means, spreads = beliefs.pool[at], means[at], spreads[at]
@@ -175,7 +150,9 @@ class Proposer:
         for bound in beliefs.bounds:
             gained = gained * bound.holds(costs)
         gains[looked] = gained.mean(axis=1) * chances[looked]
-        shared_s, own_s = Prices(self._lattice, told.seen).expected(rows, pending=told.pending)
+        shared_s, own_s = ExpectedPrices(self._lattice, now.seen).expected(
+            rows, pending=now.pending
+        )
         return Weighed(
             rows=rows,
             costs=expected,
@@ -226,10 +203,11 @@ class Proposer:
 
         These are the neighbours of what is on the front, along every axis, and a random sample.
         """
-        if len(self._lattice) <= _MOST_POOLED:
+        most = max(_LEAST_POOLED, min(_MOST_POOLED, _MOST_KEPT // len(seen)))
+        if len(self._lattice) <= most:
             return np.arange(len(self._lattice))
         random = self._random(len(seen))
-        half = _MOST_POOLED // 2
+        half = most // 2
         near = self._near([one.row for one in _front(seen)])
         if len(near) > half:
             near = random.choice(near, half, replace=False)
@@ -247,9 +225,9 @@ class Proposer:
         near = np.unique(self._lattice.rows(np.concatenate(found)))
         return near[near >= 0]
 
-    def _to_learn_from(self, told: Told, free: Rows) -> int:
+    def _to_learn_from(self, now: Snapshot, free: Rows) -> int:
         """Choose a first point: the middle, then always where least is known."""
-        random = self._random(len(told.taken))
+        random = self._random(len(now.taken))
         if len(free) > _MOST_AT_FIRST:
             free = random.choice(free, _MOST_AT_FIRST, replace=False)
         lattice = self._lattice
@@ -258,16 +236,16 @@ class Proposer:
             for at, axis in enumerate(lattice.axes)
             if len(axis.codes) > 1
         ]
-        points = with_engines(lattice)
+        points = lattice.with_engines
         ties = 1e-6 * random.random(len(free))
-        if not len(told.taken):
+        if not len(now.taken):
             off = np.zeros(len(free))
             for factor in (one for one in factors if one.is_ordinal):
                 off += (np.array(factor.coordinates)[points[free, factor.place]] - 0.5) ** 2
             return int(free[np.argmin(off + ties)])
         unknown = Posterior(usual(factors), points[free], center=0.0, spread=1.0)
-        chances = chances_to_run(usual(factors), points, free, told.seen)
-        with unknown.assuming(points[told.taken]):
+        chances = chances_to_run(usual(factors), points, free, now.seen)
+        with unknown.assuming(points[now.taken]):
             return int(free[np.argmax((unknown.variance + ties) * chances)])
 
     def _random(self, count: int) -> np.random.Generator:
@@ -291,9 +269,9 @@ def _frame(likely: Matrix, seen: Sequence[Observation]) -> tuple[Matrix, Matrix]
     return ideal, width
 
 
-def has_learned(told: Told) -> bool:
+def has_learned(now: Snapshot) -> bool:
     """Tell whether enough was measured to believe anything."""
-    return sum(one.costs is not None for one in told.seen) >= _FIRST
+    return sum(one.costs is not None for one in now.seen) >= _FIRST
 
 
 def _fit_at(seen: Sequence[Observation]) -> int:

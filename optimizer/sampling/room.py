@@ -93,7 +93,7 @@ def _edges(values: Costs, most: int) -> Costs:
 def _most_edges(front: Costs) -> list[int]:
     """Say how many cuts each cost may have, so that the table stays small."""
     counts = [len(np.unique(front[:, at])) for at in range(front.shape[1])]
-    while np.prod([count + 2 for count in counts], dtype=float) > _MOST_CELLS:
+    while np.prod([count + 2 for count in counts], dtype=float) > _MOST_CELLS and max(counts) > 1:
         largest = int(np.argmax(counts))
         counts[largest] = max(1, counts[largest] * 3 // 4)
     return counts

@@ -10,7 +10,7 @@ from optimizer.errors import UsageError
 from optimizer.sampling.front_sampler import FrontSampler
 from optimizer.sampling.knowledge import Knowledge, LittlesLaw
 from optimizer.sampling.lattice import Lattice, Points, Rows, lattice_of
-from optimizer.search.samplers import ENUMERABLE, lattice_size
+from optimizer.search.samplers import why_not_front
 from optimizer.study.encoding import Encoding
 from optimizer.study.objectives import DEPLOYABLE
 from search_spaces.space import SearchSpace
@@ -40,7 +40,7 @@ def own_sampler(encoding: Encoding, engines: EngineIdentity, *, seed: int) -> Fr
         seed: Of ties and of the first points.
 
     Raises:
-        UsageError: The space is too large.
+        UsageError: The space is too large, or has too many objectives.
     """
     return FrontSampler(
         lattice_of_space(encoding, engines),
@@ -58,14 +58,13 @@ def lattice_of_space(encoding: Encoding, engines: EngineIdentity) -> Lattice:
         engines: Which deployments share an engine.
 
     Raises:
-        UsageError: The space is too large.
+        UsageError: The space is too large, or has too many objectives.
     """
-    size = lattice_size(encoding)
-    if size > ENUMERABLE:
+    reason = why_not_front(encoding)
+    if reason:
         raise UsageError(
-            f"our own sampler looks at every point, and '{encoding.space.name}' has {size:,.0f}, "
-            f"more than {ENUMERABLE:,}",
-            hint="choose --sampler tpe, or take values out of its axes",
+            f"our own sampler does not take '{encoding.space.name}' on: {reason}",
+            hint="choose --sampler tpe, or make the space smaller",
         )
     return lattice_of(
         encoding.distributions,

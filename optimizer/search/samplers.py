@@ -20,14 +20,13 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from optimizer.errors import SpaceExhaustedError, UsageError
+from optimizer.sampling.limits import MOST_OBJECTIVES, MOST_POINTS
 from optimizer.search.forwarding import ForwardingSampler
 from optimizer.search.sampler_name import SamplerName
 from optimizer.study.encoding import Encoding
 from trials.capabilities import EngineIdentity
 
 Indices = tuple[int, ...]
-
-ENUMERABLE = 4_000_000  # lattice points that our own sampler holds in memory, in a gigabyte
 
 _USUAL_ENGINES = EngineIdentity(axes=("variant", "precision"))
 _COUNTABLE = 200_000  # lattice points that are counted one by one, in about a second
@@ -205,7 +204,7 @@ def sampler_named(
         The sampler and the name that ``auto`` came to.
 
     Raises:
-        UsageError: ``gp`` without torch, ``front`` in a space too large for it.
+        UsageError: ``gp`` without torch, ``front`` in a space that it does not take on.
     """
     if name is SamplerName.AUTO:
         name = _chosen(encoding, trials)
@@ -261,7 +260,17 @@ def _chosen(encoding: Encoding, trials: int | None) -> SamplerName:
     allowed = count_allowed(encoding)
     if trials is not None and allowed is not None and allowed <= trials:
         return SamplerName.RANDOM
-    return SamplerName.FRONT if lattice_size(encoding) <= ENUMERABLE else SamplerName.TPE
+    return SamplerName.TPE if why_not_front(encoding) else SamplerName.FRONT
+
+
+def why_not_front(encoding: Encoding) -> str:
+    """Say why our own sampler does not take a space on; empty where it does."""
+    size, objectives = lattice_size(encoding), len(encoding.space.objectives)
+    if size > MOST_POINTS:
+        return f"it looks at every point, and here are {size:,.0f}, more than {MOST_POINTS:,}"
+    if objectives > MOST_OBJECTIVES:
+        return f"it trades off {MOST_OBJECTIVES} objectives, and here are {objectives}"
+    return ""
 
 
 def _front(encoding: Encoding, engines: EngineIdentity, seed: int) -> BaseSampler:

@@ -1,19 +1,17 @@
 """The command line as its users have it: one workspace, from the search to the bundle."""
 
-import contextlib
-import io
 import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from in_process import Ran, trifront
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 from real_spaces import write_data, write_model, write_pages, write_reader
@@ -34,35 +32,6 @@ COMMANDS = (
     *("init", "check", "schema"),
     *("store list", "store verify", "store prune"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """The one JSON document on standard output."""
-        return json.loads(self.out)
-
-
-def trifront(*arguments: str) -> Ran:
-    """Run a command in this process, as its entry point does."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    code: int | str | None = 0
-    try:
-        sys.argv = ["trifront", *arguments]
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.argv = before
-    return Ran(code=int(code or 0), out=out.getvalue(), err=err.getvalue())
 
 
 @pytest.fixture(scope="module")

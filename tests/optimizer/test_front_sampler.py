@@ -19,7 +19,7 @@ from optimizer.replaying.contestants import contestants_named, engine_axes
 from optimizer.replaying.generating import Recipe, generated_table
 from optimizer.replaying.replay import Limits, Replayed, replay
 from optimizer.sampling.front_sampler import FrontSampler
-from optimizer.sampling.history import History, Observation, Told
+from optimizer.sampling.history import History, Observation, Snapshot
 from optimizer.sampling.knowledge import Knowledge
 from optimizer.sampling.lattice import lattice_of
 from optimizer.sampling.proposing import Proposer
@@ -102,7 +102,7 @@ def test_points_that_are_being_tried_count_as_measured() -> None:
     lattice = lattice_of(DISTRIBUTIONS, shared=("model",))
     proposer = Proposer(lattice, Knowledge(), objectives=2, seed=0)
     history = History(lattice, study.directions, unmeasured="runs")
-    told_now = history.told(study.get_trials(), but=-1)
+    told_now = history.snapshot(study.get_trials(), but=-1)
     before = proposer.weighed(told_now)
     best = int(before.rows[np.argmax(before.gains)])
 
@@ -152,7 +152,9 @@ def test_bound_of_an_engine_is_known_once_one_of_its_points_was_measured() -> No
         for row in rows
     )
 
-    weighed = proposer.weighed(Told(seen=seen, pending=np.array([], int), taken=np.array(rows)))
+    weighed = proposer.weighed(
+        Snapshot(seen=seen, pending=np.array([], int), taken=np.array(rows))
+    )
 
     models = [lattice.params(int(row))["model"] for row in weighed.rows]
     assert {
@@ -171,12 +173,14 @@ def test_trials_that_were_interrupted_say_nothing_of_the_point() -> None:
             trial.set_user_attr("interrupted", value=True)
         study.tell(trial, state=TrialState.FAIL)
         history = History(lattice, study.directions, unmeasured="runs")
-        orders.append(len(history.told(study.get_trials(), but=-1).seen))
+        orders.append(len(history.snapshot(study.get_trials(), but=-1).seen))
         study.enqueue_trial(params)
         trial = study.ask(DISTRIBUTIONS)
     told(study, trial)
 
-    seen = History(lattice, study.directions, unmeasured="runs").told(study.get_trials(), but=-1)
+    seen = History(lattice, study.directions, unmeasured="runs").snapshot(
+        study.get_trials(), but=-1
+    )
 
     assert orders == [0, 0, 0, 1]
     assert [one.costs is None for one in seen.seen] == [False]  # it ran after all
@@ -211,7 +215,7 @@ def test_observations_come_in_the_order_in_which_trials_ended() -> None:
     orders = []
     for at in (3, 1, 4, 0, 2):
         told(study, trials[at])
-        seen = history.told(study.get_trials(), but=-1).seen
+        seen = history.snapshot(study.get_trials(), but=-1).seen
         orders.append([one.row for one in seen])
 
     rows = [lattice.row(trials[at].params) for at in (3, 1, 4, 0, 2)]
@@ -230,7 +234,7 @@ def test_what_was_believed_at_a_trial_is_read_from_what_had_ended_then() -> None
     told(study, third)
     trials = study.get_trials()
 
-    then = history.told_to(trials[2], trials)
+    then = history.snapshot_at(trials[2], trials)
 
     assert (len(then.seen), len(then.pending), len(then.taken)) == (1, 1, 2)
 
@@ -248,6 +252,24 @@ def test_values_of_what_cannot_run_are_not_believed() -> None:
 
     assert sum(large) < 10  # a third of all points are
     assert not any(large[-8:])
+
+
+def test_constraint_that_only_some_trials_have_is_refused() -> None:
+    study = new_study()
+    asked(study, 4)
+    trial = study.ask(DISTRIBUTIONS)
+    trial.set_constraint("late", -1.0)
+    told(study, trial)
+
+    with pytest.raises(ValueError, match="constraint 'late' is set on some trials"):
+        asked(study, 3)
+
+
+def test_study_of_many_objectives_is_refused() -> None:
+    study = optuna.create_study(directions=["minimize"] * 7, sampler=new_sampler())
+
+    with pytest.raises(ValueError, match="the study has 7 objectives"):
+        study.ask(DISTRIBUTIONS)
 
 
 def test_failed_trials_are_not_tried_again_by_the_sampler() -> None:

@@ -18,12 +18,14 @@ from optimizer.replaying.race import Entrant, RaceOrder, Runs, race
 from optimizer.replaying.replay import Limits, Replayed
 from optimizer.replaying.standing import (
     Standing,
+    _ratios,
     best_builtin,
     ratio_of,
     spread_of,
     standings_of,
 )
 from optimizer.replaying.table import bounded
+from optimizer.replaying.truth import Truth
 from optimizer.replaying.words import (
     document_of_race,
     duration,
@@ -132,6 +134,22 @@ def test_best_points_are_held_against_the_true_best(standings: tuple[Standing, .
     assert [one.ratio.median for one in whole.bests] == [1.0, 1.0, 1.0]
     assert whole.members.median == 1.0
     assert whole.tried.median == len(CROWDED)
+
+
+def test_scores_below_nought_are_no_better_the_lower_they_are() -> None:
+    """A ratio of two negative scores would say so."""
+    at = TABLE.metrics.names.index("accuracy")
+    values = TABLE.metrics.values.copy()
+    values[:, at] -= 2
+    table = replace(TABLE, metrics=replace(TABLE.metrics, values=values))
+    accuracy = next(one for one in TABLE.space.objectives if one.metric.name == "accuracy")
+
+    ratios = _ratios(table, Truth(table), accuracy)
+
+    order = np.argsort(-values[:, at])
+    assert ratios[order[0]] == 1
+    assert (np.diff(ratios[order]) >= 0).all()
+    assert ratios.max() == pytest.approx(2)
 
 
 def test_best_point_under_bounds_meets_them() -> None:

@@ -1,7 +1,5 @@
 """``trifront record`` and ``trifront replay``, as their users have them."""
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
@@ -10,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import Ran, trifront
 from replay_fakes import TABLE
 
-from optimizer.cli import main
 from optimizer.errors import TableError
 from optimizer.replaying.of_study import table_of_study
 from optimizer.replaying.record import check_measured
@@ -31,28 +29,6 @@ variants:
 axes: {precision: [fp32], batch_size: [1, 16], concurrency: [1, 2]}
 """
 COUNT = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-def trifront(*arguments: str) -> Ran:
-    """Run a command in this process, as its entry point does."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    code: int | str | None = 0
-    try:
-        sys.argv = ["trifront", *arguments]
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.argv = before
-    return Ran(code=int(code or 0), out=out.getvalue(), err=err.getvalue())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from optimizer.search.sampler_name import SamplerName
 from optimizer.search.samplers import DistinctSampler, count_allowed, sampler_named
 from optimizer.study.encoding import Encoding, parameter_from_axis
 from search_spaces.deployment import Deployment
-from search_spaces.space import Axis, SearchSpace
+from search_spaces.metrics import METRICS, Direction
+from search_spaces.space import Axis, Objective, SearchSpace
 
 LEARNERS = [
     SamplerName.FRONT,
@@ -175,8 +176,22 @@ def test_space_that_is_too_large_for_our_own_is_left_to_another(space: SearchSpa
     _, chosen = sampler_named(SamplerName.AUTO, encoding, seed=0, trials=9, repeats=False)
 
     assert chosen is SamplerName.TPE
-    with pytest.raises(UsageError, match="looks at every point"):
+    with pytest.raises(UsageError, match=r"does not take .* on: it looks at every point"):
         sampler_named(SamplerName.FRONT, encoding, seed=0, trials=9, repeats=False)
+
+
+def test_space_of_many_objectives_is_left_to_another(space: SearchSpace) -> None:
+    names = ("mean", "p50", "p90", "p99", "p999")
+    more = tuple(
+        Objective(metric=METRICS[f"latency_{name}_ms"], direction=Direction.MINIMIZE)
+        for name in names
+    )
+    encoding = Encoding(replace(space, objectives=(*space.objectives[1:], *more)))
+
+    _, chosen = sampler_named(SamplerName.AUTO, encoding, seed=0, trials=9, repeats=False)
+
+    assert len(encoding.space.objectives) == 7
+    assert chosen is SamplerName.TPE
 
 
 def test_allowed_deployments_are_counted(space: SearchSpace) -> None:

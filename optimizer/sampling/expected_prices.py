@@ -12,8 +12,8 @@ _RIDGE = 0.3  # of an observation: one value of an axis is believed for about th
 _LEAST_S = 1e-3
 
 
-class Prices:
-    """Expected prices, from those that were paid.
+class ExpectedPrices:
+    """What trials will cost, from what others did.
 
     Logarithms of prices are taken to be sums of effects of the axes, shrunk to the mean (ridge
     regression), so that a costly variant is known for one after its first engine.
