@@ -76,28 +76,17 @@ def _watched(
     space: "SearchSpace", jobs: "Sequence[Job]", place: "Place", *, workers: int
 ) -> "tuple[Built, ...]":
     """Build, and show how far it is."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
     from optimizer.building import build_all
+    from optimizer.cli.progress import counted
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    now = TextColumn("{task.fields[now]}", markup=False)
-    with Progress(*columns, now, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(jobs), now="building engines")
+    with counted(len(jobs), begin="building engines") as counter:
         return build_all(
             space,
             jobs,
             place,
             workers=workers,
-            on_built=lambda _: progress.advance(task),
-            on_phase=lambda job, phase: progress.update(task, now=f"{phase}, {_name(job)}"),
+            on_built=lambda _: counter.count(),
+            on_phase=lambda job, phase: counter.say(f"{phase}, {_name(job)}"),
         )
 
 

@@ -1,6 +1,5 @@
 """``trifront record`` and ``trifront replay``: a space measured once, and samplers on it."""
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,7 @@ from optimizer.cli.searching import SentinelOption
 from optimizer.cli.values import percent, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from optimizer.replaying.race import Runs
     from optimizer.replaying.table import DeploymentTable
@@ -29,6 +28,54 @@ if TYPE_CHECKING:
 NO_BOUNDS = "none"
 
 _QUICK = "front,random,sobol,nsga2,tpe,tpe-multivariate-distinct,hill,grid"
+
+
+TableArgument = Annotated[
+    Path,
+    typer.Argument(metavar="TABLE", help="A table of `trifront record`.", show_default=False),
+]
+RacersOption = Annotated[
+    str,
+    typer.Option(
+        "--sampler",
+        help="Who races, or `all`; a limit of its own as random:2000.",
+        metavar="NAME,…",
+    ),
+]
+TrialsOption = Annotated[
+    int, typer.Option("--trials", "-n", min=1, help="Stop each run after so many trials.")
+]
+ChargeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--time",
+        "-t",
+        parser=seconds,
+        metavar="DURATION",
+        help="Stop each run when it was charged so much, e.g. 90s, 10m, 2h.",
+    ),
+]
+UntilOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop each run at this share of the hypervolume, such as 99.9%.",
+        parser=percent,
+        metavar="SHARE",
+    ),
+]
+NoiseOption = Annotated[
+    float,
+    typer.Option(help="Add noise to what samplers are told, 0.05 for 5 %.", min=0, max=1),
+]
+BoundsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--constraint",
+        help="Another bound than the space's; may be repeated. `none` for no bounds.",
+        metavar="BOUND",
+        show_default="the space's",
+    ),
+]
 
 
 def record(
@@ -77,54 +124,15 @@ def record(
 
 
 def replay(
-    table: Annotated[
-        Path,
-        typer.Argument(metavar="TABLE", help="A table of `trifront record`.", show_default=False),
-    ],
+    table: TableArgument,
     *,
-    sampler: Annotated[
-        str,
-        typer.Option(
-            "--sampler",
-            help="Who races, or `all`; a limit of its own as random:2000.",
-            metavar="NAME,…",
-        ),
-    ] = _QUICK,
+    sampler: RacersOption = _QUICK,
     seeds: Annotated[int, typer.Option(help="How often each races.", min=1)] = 20,
-    trials: Annotated[
-        int, typer.Option("--trials", "-n", min=1, help="Stop each run after so many trials.")
-    ] = 240,
-    time: Annotated[
-        float | None,
-        typer.Option(
-            "--time",
-            "-t",
-            parser=seconds,
-            metavar="DURATION",
-            help="Stop each run when it was charged so much, e.g. 90s, 10m, 2h.",
-        ),
-    ] = None,
-    until: Annotated[
-        float | None,
-        typer.Option(
-            help="Stop each run at this share of the hypervolume, such as 99.9%.",
-            parser=percent,
-            metavar="SHARE",
-        ),
-    ] = None,
-    noise: Annotated[
-        float,
-        typer.Option(help="Add noise to what samplers are told, 0.05 for 5 %.", min=0, max=1),
-    ] = 0.0,
-    constraint: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--constraint",
-            help="Another bound than the space's; may be repeated. `none` for no bounds.",
-            metavar="BOUND",
-            show_default="the space's",
-        ),
-    ] = None,
+    trials: TrialsOption = 240,
+    time: ChargeOption = None,
+    until: UntilOption = None,
+    noise: NoiseOption = 0.0,
+    constraint: BoundsOption = None,
     jobs: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     plot: PlotOption = None,
@@ -148,6 +156,7 @@ def replay(
 
       trifront replay fake.parquet --sampler random:1944,tpe --constraint "accuracy >= 0.93"
     """
+    from optimizer.cli.progress import counted
     from optimizer.replaying.race import RaceOrder, entrants_from_text, race
     from optimizer.replaying.replay import Limits
     from optimizer.replaying.table import bounded, check_whole
@@ -166,7 +175,12 @@ def replay(
     check_whole(found, count_allowed(Encoding(found.space)))
     if constraint is not None:
         found = bounded(found, [one for one in constraint if one != NO_BOUNDS])
-    with _watched(len(order.entrants) * seeds) as on_done:
+    with counted(len(order.entrants) * seeds, begin="racing") as counter:
+
+        def on_done(name: str) -> None:
+            counter.say(f"racing, last {name}")
+            counter.count()
+
         raced = race(found, order, on_done)
     if plot is not None:
         _draw(plot, raced, found)
@@ -187,25 +201,6 @@ def _write(study: "SearchStudy", workspace: "Workspace", out: Path, *, partial: 
     table = table_of_study(study, workspace)
     save_table(table, out)
     typer.echo(f"{out}: {summary_of_table(table)}")
-
-
-@contextmanager
-def _watched(runs: int) -> "Iterator[Callable[[str], None]]":
-    """Show how many runs are done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    now = TextColumn("{task.fields[now]}", markup=False)
-    with Progress(*columns, now, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=runs, now="racing")
-        yield lambda name: progress.update(task, advance=1, now=f"racing, last {name}")
 
 
 def _draw(plot: Path, raced: "Sequence[Runs]", table: "DeploymentTable") -> None:
